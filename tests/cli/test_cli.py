@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.snapshots import one_step, write
+from vramprof.cli import COMMANDS, main
+
+
+def test_report_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(write(tmp_path / "s.pickle", one_step()))]) == 0
+    output = capsys.readouterr().out
+    assert "peak 11.0 MiB allocated" in output
+    assert "me/train.py:12 forward" in output
+    assert "\x1b" not in output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_report_writes_every_form(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.pickle", one_step())
+    names = {form: str(tmp_path / f"out.{form}") for form in ("html", "json", "png")}
+    assert main(["report", str(path), *(f"--{form}={name}" for form, name in names.items())]) == 0
+    data = json.loads(Path(names["json"]).read_text())
+    peak = data["devices"][0]["peak"]
+    assert data["schema_version"] == 1
+    assert sum(peak["by_category"].values()) == peak["allocated_bytes"]
+    assert Path(names["png"]).read_bytes().startswith(b"\x89PNG")
+    assert "http" not in Path(names["html"]).read_text()
+
+
+@pytest.mark.parametrize("path", ["missing.pickle", "."])
+def test_bad_paths_are_one_line_and_two(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", path]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vramprof: ")
+    assert error.count("\n") == 1
+
+
+def test_gpus_lists_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gpus"]) == 0
+    assert "a100-80gb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpu", ["a100", "a100-80gb:memory=lots", "a100-80gb:count=0", "t4:color=red"])
+def test_unknown_gpus_are_one_line(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("")
+    assert main(["run", "--emulate", gpu, str(script)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"vramprof {command}" in capsys.readouterr().out.partition("Example:")[2]
+
+
+def test_import_is_light() -> None:
+    code = "import sys, vramprof; print([m for m in ('torch', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    code = "import sys\nfrom vramprof.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'pandas' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.check_output([sys.executable, "-c", code])

@@ -1,0 +1,28 @@
+"""vramprof: a live GPU-memory profiler and leak detector for PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vramprof.api import Profiler, Recording, Report, emulate, load, profile
+    from vramprof.errors import VramprofError
+
+__version__ = "0.1.0"
+__all__ = ["Profiler", "Recording", "Report", "VramprofError", "emulate", "load", "profile"]
+
+_HOMES = {"VramprofError": "vramprof.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562): importing vramprof costs next to nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vramprof' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "vramprof.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

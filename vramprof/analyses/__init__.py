@@ -1,0 +1,1 @@
+"""Facts: pure functions of Recordings. No torch, no clock, no printing."""

@@ -1,0 +1,26 @@
+"""Say what vramprof can do on this machine, and what is missing.
+
+Example:
+  vramprof doctor
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No arguments."""
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from vramprof.sources.doctor import examine
+
+    print(f"vramprof {importlib.metadata.version('vramprof')}, Python {platform.python_version()} on {sys.platform}")
+    checks = examine()
+    for check in checks:
+        print(f"{'ok  ' if check.passed else 'no  '} {check.what}: {check.detail}")
+    return 0

@@ -1,0 +1,67 @@
+"""Runs the user's program in this process, as `python SCRIPT` or `python -m MODULE` would, and gives its exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from vramprof.errors import VramprofError
+
+Program = Callable[[], object]
+
+
+def prepare(script: str, arguments: list[str], *, module: bool) -> Program:
+    """Set sys.argv and sys.path as the interpreter would; gives what runs the program.
+
+    Raises:
+        VramprofError: there is no such script or module.
+    """
+    sys.argv = [script, *arguments]
+    if module:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            found = importlib.util.find_spec(script)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise VramprofError(f"no module named {script}")
+        return lambda: runpy.run_module(script, run_name="__main__", alter_sys=True)
+    if not Path(script).exists():
+        raise VramprofError(f"{script}: no such script")
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    return lambda: runpy.run_path(script, run_name="__main__")
+
+
+def run_program(program: Program) -> int:
+    """Run it; a traceback is printed as the interpreter would, without our own frames."""
+    try:
+        program()
+    except SystemExit as error:
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        _print_traceback(error)
+        return 1
+    return 0
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _print_traceback(error: BaseException) -> None:
+    trace = error.__traceback__
+    ours = (__file__, runpy.__file__, "<frozen runpy>")
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)

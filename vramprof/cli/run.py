@@ -1,0 +1,52 @@
+"""Run a script or module under the profiler, with no change to it.
+
+The script's own exit code is passed through. Each rank of a torchrun job writes its own recording.
+
+Example:
+  vramprof run train.py --epochs 1
+  vramprof run --emulate a100-80gb -o run.vram train.py
+  torchrun --nproc-per-node 8 -m vramprof run train.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--emulate", metavar="GPU", help="run on an emulated device, e.g. a100-80gb:memory=24GiB")
+    parser.add_argument("-o", "--out", metavar="OUT.vram", help="where to record (default: a new folder here)")
+    parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module")
+    parser.add_argument("script", metavar="SCRIPT", help="what to run")
+    parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from vramprof.api import emulate, profile
+    from vramprof.cli.program import prepare, run_program
+
+    if arguments.emulate:
+        emulate(arguments.emulate)
+    out = record_path(arguments.out, arguments.script)
+    program = prepare(arguments.script, arguments.arguments, module=arguments.module)
+    with profile(out=out) as session:
+        code = run_program(program)
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        sys.stderr.write(session.report().text(color=sys.stderr.isatty()))
+    print(f"vramprof: recorded to {out}; see `vramprof report {out} --html page.html`", file=sys.stderr)
+    return code
+
+
+def record_path(out: str | None, script: str) -> Path:
+    """Where this process records; a rank's number comes before the suffix."""
+    name = out or f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.vram"
+    path = Path(name)
+    if path.suffix != ".vram":
+        path = path.with_name(path.name + ".vram")
+    rank = os.environ.get("RANK")
+    return path if rank is None else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")

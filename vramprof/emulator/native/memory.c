@@ -1,0 +1,229 @@
+/* Memory: what is counted against a card, and the address ranges behind it.
+ *
+ * Device memory is address space that nobody commits: pages come into being only where a small copy really writes.
+ */
+#include "device.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Copies above this size are not carried out: kernels do not run, so no result would depend on the bytes, and tens
+ * of GiB of "device" memory must not become host memory. Reading back is allowed more: an untouched page costs
+ * nothing to read, and a host buffer with leftovers in it can crash a program. */
+#define WRITE_LIMIT_BYTES ((size_t)1 << 20)
+#define READ_LIMIT_BYTES ((size_t)16 << 20)
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t used[MAX_DEVICES];
+static struct range *ranges; /* sorted by address, disjoint */
+static size_t range_count, range_capacity;
+
+static void take_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+static void release_lock(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+__attribute__((constructor)) static void survive_fork(void)
+{
+    pthread_atfork(take_lock, release_lock, release_lock);
+}
+
+bool charge(int device, uint64_t bytes)
+{
+    take_lock();
+    bool fits = bytes <= card()->total_bytes && used[device] <= card()->total_bytes - bytes;
+    if (fits)
+        used[device] += bytes;
+    release_lock();
+    return fits;
+}
+
+void refund(int device, uint64_t bytes)
+{
+    take_lock();
+    used[device] -= bytes;
+    release_lock();
+}
+
+uint64_t device_used_bytes(int device)
+{
+    take_lock();
+    uint64_t bytes = used[device];
+    release_lock();
+    return bytes;
+}
+
+/* Address space aligned to the driver's page, with no memory behind it until it is touched. */
+void *reserve_addresses(size_t bytes)
+{
+    size_t padded = bytes + PAGE_BYTES;
+    char *raw = mmap(NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    size_t head = (PAGE_BYTES - (uintptr_t)raw % PAGE_BYTES) % PAGE_BYTES;
+    if (head)
+        munmap(raw, head);
+    munmap(raw + head + bytes, padded - head - bytes);
+    madvise(raw + head, bytes, MADV_NOHUGEPAGE); /* a copy of 4 bytes must not commit 2 MiB */
+    return raw + head;
+}
+
+/* The index of the first range that begins after the address. */
+static size_t upper_bound(uintptr_t address)
+{
+    size_t low = 0, high = range_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (ranges[middle].begin <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool remember_range(struct range range)
+{
+    take_lock();
+    if (range_count == range_capacity) {
+        size_t capacity = range_capacity ? range_capacity * 2 : 1024;
+        struct range *grown = realloc(ranges, capacity * sizeof *ranges);
+        if (!grown) {
+            release_lock();
+            return false;
+        }
+        ranges = grown;
+        range_capacity = capacity;
+    }
+    size_t at = upper_bound(range.begin);
+    memmove(ranges + at + 1, ranges + at, (range_count - at) * sizeof *ranges);
+    ranges[at] = range;
+    range_count++;
+    release_lock();
+    return true;
+}
+
+bool find_range(const void *pointer, struct range *found)
+{
+    uintptr_t address = (uintptr_t)pointer;
+    take_lock();
+    size_t after = upper_bound(address);
+    bool inside = after > 0 && address - ranges[after - 1].begin < ranges[after - 1].bytes;
+    if (inside)
+        *found = ranges[after - 1];
+    release_lock();
+    return inside;
+}
+
+bool forget_range(const void *begin, struct range *forgotten)
+{
+    take_lock();
+    size_t after = upper_bound((uintptr_t)begin);
+    bool exact = after > 0 && ranges[after - 1].begin == (uintptr_t)begin;
+    if (exact) {
+        *forgotten = ranges[after - 1];
+        memmove(ranges + after - 1, ranges + after, (range_count - after) * sizeof *ranges);
+        range_count--;
+    }
+    release_lock();
+    return exact;
+}
+
+static bool is_on_device(const void *pointer)
+{
+    struct range range;
+    return find_range(pointer, &range) && (range.kind == MEMORY_DEVICE || range.kind == MEMORY_MAPPED);
+}
+
+int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind kind)
+{
+    *pointer = NULL;
+    if (!bytes)
+        return OK;
+    if (bytes > card()->total_bytes)
+        return ERROR_OUT_OF_MEMORY;
+    size_t rounded = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    open_context(device);
+    if (!charge(device, rounded))
+        return ERROR_OUT_OF_MEMORY;
+    void *memory = reserve_addresses(rounded);
+    if (!memory || !remember_range((struct range){(uintptr_t)memory, rounded, kind, device, NULL})) {
+        refund(device, rounded);
+        return ERROR_OUT_OF_MEMORY;
+    }
+    *pointer = memory;
+    return OK;
+}
+
+int device_free(void *pointer)
+{
+    struct range range;
+    if (!pointer)
+        return OK;
+    if (!forget_range(pointer, &range))
+        return ERROR_INVALID_VALUE;
+    munmap(pointer, range.bytes);
+    refund(range.device, range.bytes);
+    return OK;
+}
+
+int host_allocate(void **pointer, size_t bytes)
+{
+    *pointer = NULL;
+    if (!bytes)
+        return OK;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return ERROR_OUT_OF_MEMORY;
+    remember_range((struct range){(uintptr_t)memory, bytes, MEMORY_HOST, current_device(), NULL});
+    *pointer = memory;
+    return OK;
+}
+
+int host_free(void *pointer)
+{
+    struct range range;
+    if (!pointer)
+        return OK;
+    if (!forget_range(pointer, &range))
+        return ERROR_INVALID_VALUE;
+    munmap(pointer, range.bytes);
+    return OK;
+}
+
+void copy_bytes(void *to, const void *from, size_t bytes)
+{
+    size_t limit = is_on_device(to) ? WRITE_LIMIT_BYTES : READ_LIMIT_BYTES;
+    if (to && from && bytes <= limit)
+        memmove(to, from, bytes);
+}
+
+/* A large fill with zeros drops the pages instead of writing them: the range then reads as zeros at no cost. */
+void fill_bytes(void *to, int value, size_t bytes)
+{
+    if (!to)
+        return;
+    if (bytes <= WRITE_LIMIT_BYTES) {
+        memset(to, value, bytes);
+        return;
+    }
+    if (value || !is_on_device(to))
+        return;
+    const uintptr_t page = 4096, begin = ((uintptr_t)to + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)to + bytes) / page * page;
+    memset(to, 0, begin - (uintptr_t)to);
+    madvise((void *)begin, end - begin, MADV_DONTNEED);
+    memset((void *)end, 0, (uintptr_t)to + bytes - end);
+}
+
+void *new_handle(size_t bytes)
+{
+    return calloc(1, bytes > 64 ? bytes : 64);
+}

@@ -1,0 +1,40 @@
+/* The counters of the emulated devices, for libnvidia-ml.so.1. */
+#include "nvml_state.h"
+
+#include "device.h"
+
+int vramprof_device_count(void)
+{
+    return card()->count;
+}
+
+int vramprof_cuda_version(void)
+{
+    return card()->cuda_version;
+}
+
+const char *vramprof_device_name(void)
+{
+    return card()->name;
+}
+
+void vramprof_device_uuid(int device, unsigned char uuid[16])
+{
+    device_uuid(device, uuid);
+}
+
+void vramprof_compute_capability(int *major, int *minor)
+{
+    *major = card()->major;
+    *minor = card()->minor;
+}
+
+uint64_t vramprof_total_bytes(void)
+{
+    return card()->total_bytes;
+}
+
+uint64_t vramprof_used_bytes(int device)
+{
+    return device_used_bytes(device);
+}

@@ -1,0 +1,7 @@
+"""Opinions: what is wrong, what it costs in bytes, and what to do, from the facts of a recording."""
+
+from vramprof.findings.facts import DeviceFacts, Facts, gather_facts
+from vramprof.findings.finding import Evidence, Finding, Fix
+from vramprof.findings.rules import find_all
+
+__all__ = ["DeviceFacts", "Evidence", "Facts", "Finding", "Fix", "find_all", "gather_facts"]

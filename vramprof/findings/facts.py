@@ -1,0 +1,67 @@
+"""Turns a Recording into all its facts, device by device: the noun that rules judge and renderers show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vramprof.analyses.allocations import Allocations, find_allocations
+from vramprof.analyses.attribution import Attribution, attribute
+from vramprof.analyses.peak import Peak, find_peak
+from vramprof.analyses.steps import Step, find_steps
+from vramprof.analyses.timeline import Timeline, make_timeline
+from vramprof.recording import Recording
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceFacts:
+    """What is known of one device. `outside_torch_bytes` is NVML's process less reserved, None if NVML was not read."""
+
+    index: int
+    name: str
+    total_bytes: int
+    outside_torch_bytes: int | None
+    allocations: Allocations
+    attribution: Attribution
+    timeline: Timeline
+    peak: Peak
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """A recording and the facts of each of its devices."""
+
+    recording: Recording
+    devices: tuple[DeviceFacts, ...]
+
+
+def gather_facts(recording: Recording) -> Facts:
+    """Run every analysis once."""
+    return Facts(recording, tuple(_device_facts(recording, index) for index in recording.device_indices))
+
+
+def _device_facts(recording: Recording, index: int) -> DeviceFacts:
+    allocations = find_allocations(recording, index)
+    attribution = attribute(recording, allocations)
+    timeline = make_timeline(recording, allocations)
+    device = recording.devices[recording.devices["device"] == index]
+    return DeviceFacts(
+        index=index,
+        name="" if device.empty else str(device["name"].iloc[-1]),
+        total_bytes=0 if device.empty else int(device["total_bytes"].iloc[-1]),
+        outside_torch_bytes=_outside_torch(recording, index),
+        allocations=allocations,
+        attribution=attribution,
+        timeline=timeline,
+        peak=find_peak(recording, allocations, attribution, timeline),
+        steps=find_steps(recording, timeline),
+    )
+
+
+def _outside_torch(recording: Recording, index: int) -> int | None:
+    """The process in NVML less what torch reserved, from the last sample that has both."""
+    samples = recording.samples[recording.samples["device"] == index]
+    both = samples[(samples["process_bytes"] >= 0) & (samples["reserved_bytes"] >= 0)]
+    if both.empty:
+        return None
+    return int(both["process_bytes"].iloc[-1]) - int(both["reserved_bytes"].iloc[-1])

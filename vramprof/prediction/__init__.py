@@ -1,0 +1,1 @@
+"""What the memory should be: the GPU catalog."""

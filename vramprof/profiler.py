@@ -1,0 +1,143 @@
+"""One profiling session: starts the sources, stops them in reverse, and hands back a Report."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from vramprof import emulator
+from vramprof.errors import SessionError
+from vramprof.recording import Recorder, Recording
+from vramprof.recording.storage import save_folder
+from vramprof.report import Report
+from vramprof.sources.allocator_history import MAX_ENTRIES, allocator_history
+from vramprof.sources.devices import allocated_bytes, record_devices, require_device
+from vramprof.sources.program import Program, program_spans
+from vramprof.sources.sampler import memory_samples
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_active: list[Profiler] = []
+
+
+class Profiler:
+    """`with vramprof.profile() as prof: train()`, then `prof.report()`. Also a decorator.
+
+    Args:
+        out: a `.vram` folder to stream to while the program runs; without one, everything stays in memory.
+        max_entries: how many allocator events torch keeps; older ones are overwritten, and a gap says so.
+    """
+
+    def __init__(self, *, out: str | Path | None = None, max_entries: int = MAX_ENTRIES) -> None:
+        self._out = None if out is None else Path(out)
+        self._max_entries = max_entries
+        self._stack = ExitStack()
+        self._recorder: Recorder | None = None
+        self._recording: Recording | None = None
+        self._program: Program | None = None
+
+    def __enter__(self) -> Profiler:
+        """Start recording.
+
+        Raises:
+            SessionError: a session is running already, or this one has run.
+            NoDeviceError: there is no CUDA device.
+        """
+        if _active:
+            raise SessionError("vramprof.profile() is already running: one session at a time")
+        if self._recorder is not None:
+            raise SessionError("this vramprof.profile() has already run: make a new one")
+        require_device()
+        recorder = self._recorder = Recorder(origin="live", emulated=emulator.active() is not None, folder=self._out)
+        recorder.metadata.update(_about_process())
+        with ExitStack() as stack:
+            stack.enter_context(_only(self))
+            stack.callback(record_devices, recorder, allocated_bytes())
+            stack.enter_context(allocator_history(recorder, max_entries=self._max_entries))
+            stack.enter_context(memory_samples(recorder))
+            self._program = stack.enter_context(program_spans(recorder))
+            recorder.flush()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._recorder is not None
+        if kind is not None and kind.__name__ == "OutOfMemoryError":
+            self._recorder.origin = "oom"
+        try:
+            self._stack.close()
+            self._recorder.metadata["end_ns"] = time.time_ns()
+            self._recording = self._recorder.freeze()
+            self._recorder.close()
+            if self._out is not None:
+                save_folder(self._recording, self._out)
+        except Exception as failure:  # our failure must not hide the user's error, nor stop the program
+            warnings.warn(f"vramprof could not finish its recording: {failure!r}", RuntimeWarning, stacklevel=2)
+
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Profile each call of a function; `wrapper.profiler` is the newest call's session."""
+
+        @functools.wraps(function)
+        def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with Profiler(out=self._out, max_entries=self._max_entries) as session:
+                wrapper.profiler = session  # type: ignore[attr-defined]
+                return function(*args, **kwargs)
+
+        return wrapper
+
+    def step(self) -> None:
+        """Say that a step of the loop ends here; without it, steps are found by the optimizer."""
+        if self._program is None or self._recording is not None:
+            raise SessionError("step() belongs inside `with vramprof.profile()`")
+        self._program.users_step()
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded, once the session has ended.
+
+        Raises:
+            SessionError: it has not.
+        """
+        if self._recording is None:
+            raise SessionError("the session has not ended: leave the `with` block first")
+        return self._recording
+
+    def report(self) -> Report:
+        """The report, once the session has ended."""
+        return Report(self.recording)
+
+
+class _only:
+    """Holds the place of the one running session."""
+
+    def __init__(self, profiler: Profiler) -> None:
+        self._profiler = profiler
+
+    def __enter__(self) -> None:
+        _active.append(self._profiler)
+
+    def __exit__(self, *error: object) -> None:
+        _active.remove(self._profiler)
+
+
+def _about_process() -> dict[str, object]:
+    about: dict[str, object] = {
+        "command": list(sys.argv),
+        "pid": os.getpid(),
+        "python_version": sys.version.split()[0],
+        "begin_ns": time.time_ns(),
+    }
+    for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if os.environ.get(key, "").isdigit():
+            about[key.lower()] = int(os.environ[key])
+    return about

@@ -1,0 +1,88 @@
+"""Collects rows from the sources, in memory or as append-only Arrow streams that survive a killed process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vramprof.recording.recording import Recording
+from vramprof.recording.schema import TABLES
+from vramprof.recording.stacks import Stacks
+from vramprof.recording.storage import StreamFolder, recording_from_tables
+
+_FLUSH_ROWS = 256
+_STREAMED = ("samples", "spans", "tensors", "gaps", "devices")
+
+
+class Recorder:
+    """Append-only and mutable; `freeze` gives the Recording. Safe to write to from several threads."""
+
+    def __init__(self, *, origin: str, emulated: bool, folder: Path | None = None) -> None:
+        self.origin = origin
+        self.emulated = emulated
+        self.metadata: dict[str, Any] = {}
+        self.stacks = Stacks()
+        self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
+        self._batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in TABLES}
+        self._lock = threading.Lock()
+        self._stream = None if folder is None else StreamFolder(folder)
+
+    def add(self, table: str, *row: Any) -> None:
+        """Append one row, its values in the order of the schema."""
+        rows = self._rows[table]
+        rows.append(row)
+        if len(rows) >= _FLUSH_ROWS:
+            self.flush(table)
+
+    def extend(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
+        """Append whole columns at once."""
+        schema = TABLES[table]
+        arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+        self._append(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+    def gap(self, source: str, reason: str, *, begin_ns: int = 0, end_ns: int = 0, lost_count: int = 0) -> None:
+        """Say what was lost or failed."""
+        self.add("gaps", source, begin_ns, end_ns, lost_count, reason)
+
+    def flush(self, table: str | None = None) -> None:
+        """Move pending rows to Arrow, and to disk where there is a folder."""
+        for name in TABLES if table is None else (table,):
+            with self._lock:
+                rows, self._rows[name] = self._rows[name], []
+            if rows:
+                schema = TABLES[name]
+                arrays = [
+                    pa.array(column, type=field.type)
+                    for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+                ]
+                self._append(name, pa.RecordBatch.from_arrays(arrays, schema=schema))
+        if table is None and self._stream is not None:
+            self._stream.write_metadata(self._head())
+
+    def _append(self, table: str, batch: pa.RecordBatch) -> None:
+        with self._lock:
+            self._batches[table].append(batch)
+            if self._stream is not None and table in _STREAMED:
+                self._stream.write(table, batch)
+
+    def _head(self) -> dict[str, Any]:
+        return {**self.metadata, "origin": self.origin, "emulated": self.emulated}
+
+    def freeze(self) -> Recording:
+        """Everything so far as a Recording."""
+        self.flush()
+        tables = {
+            name: pa.Table.from_batches(self._batches[name], schema=schema)
+            for name, schema in TABLES.items()
+            if name not in ("frames", "stacks")
+        }
+        return recording_from_tables(self._head(), self.stacks, tables)
+
+    def close(self) -> None:
+        """Close the streams; the folder stays as it is."""
+        if self._stream is not None:
+            self._stream.close()

@@ -1,0 +1,82 @@
+"""The columns of every table, in torch's own words; ids are ints, bytes are ints, times are Unix nanoseconds."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+class Action(IntEnum):
+    """``TraceEntry.action`` of torch's allocator history."""
+
+    ALLOC = 0
+    FREE_REQUESTED = 1
+    FREE_COMPLETED = 2
+    SEGMENT_ALLOC = 3
+    SEGMENT_FREE = 4
+    SEGMENT_MAP = 5
+    SEGMENT_UNMAP = 6
+    SNAPSHOT = 7
+    OOM = 8
+    ANNOTATE = 9
+    OTHER = 10
+
+
+ACTIONS = {action.name.lower(): action for action in Action}
+
+NO_STACK = -1
+"""Stack id of a row that came without frames."""
+
+
+def _table(*columns: tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, dtype) for name, dtype in columns])
+
+
+_device = ("device", pa.int32())
+_stack = ("stack", pa.int32())
+
+TABLES: dict[str, pa.Schema] = {
+    # What the allocator did, oldest first. `size_bytes` is the requested size of blocks and the full size of segments.
+    "events": _table(
+        _device, ("action", pa.int8()), ("address", pa.uint64()), ("size_bytes", pa.int64()),
+        ("stream", pa.uint64()), ("time_ns", pa.int64()), _stack,
+    ),
+    # The allocator's state when it was dumped; a segment is repeated on each of its blocks.
+    "blocks": _table(
+        _device, ("segment_address", pa.uint64()), ("segment_size_bytes", pa.int64()), ("segment_type", pa.string()),
+        ("pool_id", pa.string()), ("is_expandable", pa.bool_()), ("stream", pa.uint64()), ("address", pa.uint64()),
+        ("size_bytes", pa.int64()), ("requested_bytes", pa.int64()), ("state", pa.string()), _stack,
+    ),
+    # Counters read while the program ran; -1 where a counter was not read.
+    "samples": _table(
+        ("time_ns", pa.int64()), _device, ("source", pa.string()), ("allocated_bytes", pa.int64()),
+        ("active_bytes", pa.int64()), ("requested_bytes", pa.int64()), ("reserved_bytes", pa.int64()),
+        ("device_used_bytes", pa.int64()), ("process_bytes", pa.int64()),
+    ),
+    # Who was at work: kind is step, forward, backward, optimizer or module.
+    "spans": _table(
+        ("kind", pa.string()), ("name", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()),
+        ("thread", pa.int64()), ("step", pa.int32()),
+    ),
+    # Storages seen under a name at a moment.
+    "tensors": _table(
+        ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
+        ("category", pa.string()), ("name", pa.string()),
+    ),
+    "devices": _table(
+        _device, ("name", pa.string()), ("total_bytes", pa.int64()), ("compute_capability", pa.string()),
+        ("begin_allocated_bytes", pa.int64()), ("end_allocated_bytes", pa.int64()),
+        ("peak_allocated_bytes", pa.int64()), ("peak_reserved_bytes", pa.int64()),
+    ),
+    "gaps": _table(
+        ("source", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("lost_count", pa.int64()),
+        ("reason", pa.string()),
+    ),
+    "frames": _table(("filename", pa.string()), ("line", pa.int32()), ("name", pa.string())),
+    "stacks": _table(("frames", pa.list_(pa.int32()))),
+}  # fmt: skip
+
+ORIGINS = ("live", "oom", "snapshot", "predicted")

@@ -1,0 +1,46 @@
+"""Turns call stacks into small ids, each stack and each frame stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from vramprof.recording.schema import NO_STACK
+
+
+class Frame(NamedTuple):
+    """One frame of a call stack, as torch names it."""
+
+    filename: str
+    line: int
+    name: str
+
+
+class Stacks:
+    """Interns frames and stacks; a stack is a tuple of frame ids, innermost first."""
+
+    def __init__(self, frames: Iterable[Frame] = (), stacks: Iterable[Sequence[int]] = ()) -> None:
+        self._frame_ids: dict[Frame, int] = {frame: index for index, frame in enumerate(frames)}
+        self._stack_ids: dict[tuple[int, ...], int] = {tuple(s): index for index, s in enumerate(stacks)}
+        self.frames: list[Frame] = list(self._frame_ids)
+        self.stacks: list[tuple[int, ...]] = list(self._stack_ids)
+
+    def add(self, frames: Iterable[Frame]) -> int:
+        """The id of this stack; NO_STACK for an empty one."""
+        ids = tuple(self._frame_id(frame) for frame in frames)
+        if not ids:
+            return NO_STACK
+        found = self._stack_ids.setdefault(ids, len(self.stacks))
+        if found == len(self.stacks):
+            self.stacks.append(ids)
+        return found
+
+    def _frame_id(self, frame: Frame) -> int:
+        found = self._frame_ids.setdefault(frame, len(self.frames))
+        if found == len(self.frames):
+            self.frames.append(frame)
+        return found
+
+    def get(self, stack: int) -> tuple[Frame, ...]:
+        """The frames of a stack id, innermost first; empty for NO_STACK."""
+        return () if stack == NO_STACK else tuple(self.frames[index] for index in self.stacks[stack])

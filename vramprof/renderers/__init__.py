@@ -1,0 +1,1 @@
+"""Facts and findings -> terminal text, JSON, HTML page, PNG. Nobody below this floor draws."""

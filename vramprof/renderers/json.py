@@ -1,0 +1,82 @@
+"""Turns facts and findings into JSON, schema_version 1: sizes are ints in bytes, times ints in Unix nanoseconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from vramprof.findings import DeviceFacts, Facts, Finding
+from vramprof.recording import Frame
+from vramprof.recording.schema import SCHEMA_VERSION
+
+_MOST_STACKS = 200
+
+
+def render_json(facts: Facts, findings: Sequence[Finding]) -> str:
+    """The whole report as indented JSON text."""
+    return json.dumps(as_dict(facts, findings), indent=1) + "\n"
+
+
+def as_dict(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The report as plain data."""
+    recording = facts.recording
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "origin": recording.origin,
+        "emulated": recording.emulated,
+        "torch_version": str(recording.metadata.get("torch_version", "")),
+        "command": list(recording.metadata.get("command", [])),
+        "allocator_settings": dict(recording.metadata.get("allocator_settings") or {}),
+        "devices": [_device(device) for device in facts.devices],
+        "findings": [_finding(finding) for finding in findings],
+        "gaps": recording.gaps.to_dict("records"),
+    }
+
+
+def _device(device: DeviceFacts) -> dict[str, Any]:
+    peak = device.peak
+    return {
+        "index": device.index,
+        "name": device.name,
+        "total_bytes": device.total_bytes,
+        "peak_allocated_bytes": peak.allocated_bytes,
+        "peak_reserved_bytes": int(device.timeline.reserved_bytes.max()),
+        "outside_torch_bytes": device.outside_torch_bytes,
+        "error_bytes": device.allocations.error_bytes,
+        "unmatched_free_count": device.allocations.unmatched_count,
+        "peak": {
+            "time_ns": peak.time_ns,
+            "allocated_bytes": peak.allocated_bytes,
+            "reserved_bytes": peak.reserved_bytes,
+            "requested_bytes": peak.requested_bytes,
+            "by_category": peak.by_category,
+            "by_module": [{"path": path, "bytes": size} for path, size in peak.by_module],
+            "by_stack": [
+                {"bytes": stack.bytes, "count": stack.count, "frames": _frames(stack.frames)}
+                for stack in peak.by_stack[:_MOST_STACKS]
+            ],
+        },
+        "steps": [vars(step) for step in device.steps],
+    }
+
+
+def _frames(frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    return [{"name": frame.name, "filename": frame.filename, "line": frame.line} for frame in frames]
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "title": finding.title,
+        "severity": finding.severity,
+        "cost_bytes": finding.cost_bytes,
+        "basis": finding.basis,
+        "device": finding.device,
+        "evidence": [
+            {"statement": e.statement, "value": e.value, "unit": e.unit, "frames": _frames(e.frames)}
+            for e in finding.evidence
+        ],
+        "holder": finding.holder,
+        "fix": vars(finding.fix),
+    }

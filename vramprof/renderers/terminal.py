@@ -1,0 +1,144 @@
+"""Turns facts and findings into a summary for the terminal, 80 columns wide unless told otherwise."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vramprof.analyses.frames import users_frame
+from vramprof.analyses.timeline import Timeline
+from vramprof.findings import DeviceFacts, Facts, Finding
+from vramprof.units import format_bytes
+
+_COLORS = {
+    "weights": "blue", "gradients": "yellow", "optimizer": "magenta", "activations": "green", "inputs": "cyan",
+    "temporaries": "red", "workspaces": "bright_black", "buffers": "bright_blue", "unattributed": "white",
+}  # fmt: skip
+_SEVERITY = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+_SPARKS = "▁▂▃▄▅▆▇█"
+_ROWS = 6
+
+
+def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
+    """The summary as text; with `color`, ANSI escapes."""
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, markup=False
+    )
+    for part in _parts(facts, findings):
+        console.print(part)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def _parts(facts: Facts, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    if facts.recording.emulated:
+        yield Text("EMULATED: no GPU was used; torch's allocator ran on an emulated device", style="bold yellow")
+    for reason in facts.recording.gaps["reason"].tolist():
+        yield Text(f"gap: {reason}", style="yellow")
+    if not facts.devices:
+        yield Text("no GPU memory was recorded")
+    for device in facts.devices:
+        yield _device(device, facts)
+    for finding in findings:
+        yield _finding(finding)
+
+
+def _device(device: DeviceFacts, facts: Facts) -> RenderableType:
+    peak = device.peak
+    total = f" of {format_bytes(device.total_bytes)}" if device.total_bytes else ""
+    error = device.allocations.error_bytes
+    bar = f"  ± {format_bytes(abs(error))}" if error else ""
+    head = Text(f"GPU {device.index} {device.name}".rstrip(), style="bold")
+    line = Text.assemble(
+        ("peak ", "dim"), (format_bytes(peak.allocated_bytes), "bold"), f" allocated{bar}, ",
+        (format_bytes(peak.reserved_bytes), "bold"), f" reserved{total}",
+    )  # fmt: skip
+    parts: list[RenderableType] = [Text(""), head, line]
+    if device.outside_torch_bytes is not None:
+        parts.append(Text(f"outside torch: {format_bytes(device.outside_torch_bytes)} (CUDA context, libraries)"))
+    if len(device.timeline.allocated_bytes) > 1:
+        parts.append(Text(_spark(device.timeline, 78), style="green"))
+    parts += [_categories(device), _modules(device), _lines(device)]
+    if device.steps:
+        parts.append(_steps(device))
+    return Group(*parts)
+
+
+def _spark(timeline: Timeline, width: int) -> str:
+    """The timeline in one line, each column the highest of its share of events."""
+    chunks = np.array_split(timeline.allocated_bytes, min(width, len(timeline.allocated_bytes)))
+    top = max(int(timeline.allocated_bytes.max()), 1)
+    return "".join(_SPARKS[min(int(chunk.max()) * len(_SPARKS) // top, len(_SPARKS) - 1)] for chunk in chunks)
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True, show_edge=False, header_style="dim")
+    table.add_column(headers[0], no_wrap=True, overflow="ellipsis", ratio=1)
+    for header in headers[1:]:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _share(size: int, total: int) -> str:
+    return f"{100 * size / total:.1f} %" if total else ""
+
+
+def _categories(device: DeviceFacts) -> Table:
+    table = _table("at the peak, by category", "bytes", "share")
+    total = device.peak.allocated_bytes
+    for name, size in sorted(device.peak.by_category.items(), key=lambda item: -item[1]):
+        if size:
+            row = Text.assemble(f"{name:<14}", ("█" * round(32 * size / total), _COLORS[name]))
+            table.add_row(row, format_bytes(size), _share(size, total))
+    return table
+
+
+def _modules(device: DeviceFacts) -> RenderableType:
+    rows = [row for row in device.peak.by_module if row[1]]
+    if len(rows) < 2:
+        return Text("")
+    table = _table("by module", "bytes", "share")
+    for path, size in rows[:_ROWS]:
+        table.add_row(Text(path), format_bytes(size), _share(size, device.peak.allocated_bytes))
+    return table
+
+
+def _lines(device: DeviceFacts) -> RenderableType:
+    total: dict[str, int] = {}
+    for stack in device.peak.by_stack:
+        frame = users_frame(stack.frames)
+        where = f"{_short(frame.filename)}:{frame.line} {frame.name}" if frame else "(no Python frames)"
+        total[where] = total.get(where, 0) + stack.bytes
+    if not total:
+        return Text("")
+    table = _table("by line", "bytes", "share")
+    for where, size in sorted(total.items(), key=lambda item: -item[1])[:_ROWS]:
+        table.add_row(Text(where), format_bytes(size), _share(size, device.peak.allocated_bytes))
+    return table
+
+
+def _short(filename: str) -> str:
+    return "/".join(filename.replace("\\", "/").split("/")[-2:])
+
+
+def _steps(device: DeviceFacts) -> RenderableType:
+    table = _table("step", "peak", "left at its end")
+    for step in device.steps[:3] + (device.steps[-1:] if len(device.steps) > 3 else ()):
+        table.add_row(
+            Text(str(step.index)), format_bytes(step.peak_allocated_bytes), format_bytes(step.end_allocated_bytes)
+        )
+    return table
+
+
+def _finding(finding: Finding) -> RenderableType:
+    head = Text.assemble((f"{finding.code} {finding.title}", _SEVERITY[finding.severity]))
+    lines = [head, Text(f"  {finding.fix.action}")]
+    if finding.fix.code:
+        lines.append(Text(f"  {finding.fix.code}", style="bold"))
+    return Group(Text(""), *lines)

@@ -1,0 +1,1 @@
+"""The only rooms that touch torch, CUDA or NVML; they write to a Recorder."""
