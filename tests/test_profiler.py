@@ -105,7 +105,6 @@ print(json.dumps([said, len(decorated.profiler.report().as_dict()["devices"])]))
 """
     )
     said, devices = told
-    assert [word in text for word, text in zip(("not ended", "one session", "already run"), said, strict=False)]
     assert "not ended" in said[0]
     assert "one session" in said[1]
     assert "already run" in said[2]
@@ -155,7 +154,9 @@ for _ in range(3):
 LLAMA = """
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-config = LlamaConfig(hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8, vocab_size=8000)
+config = LlamaConfig(
+    hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8, vocab_size=8000
+)
 model = LlamaForCausalLM(config).cuda()
 optimizer = torch.optim.AdamW(model.parameters())
 for _ in range(3):

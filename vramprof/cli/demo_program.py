@@ -1,8 +1,8 @@
 """A plain training script, as a user would write it: GPT-2 small (124M parameters), bf16 autocast, AdamW."""
 
 import torch
-from torch.nn import functional
 from torch import nn
+from torch.nn import functional
 
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 50257, 1024, 768, 12, 12
 

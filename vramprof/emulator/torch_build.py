@@ -12,6 +12,8 @@ from vramprof.errors import EmulatorError, UnsupportedPlatformError
 
 @dataclass(frozen=True)
 class TorchBuild:
+    """One installation of torch."""
+
     version: str
     """As torch says it, such as "2.14.1+cu130"."""
     cuda_version: int

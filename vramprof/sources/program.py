@@ -1,8 +1,8 @@
 """Turns a running training or inference program into spans and names, by torch's global hooks alone.
 
 Spans: forward (a call of an outermost module), backward, optimizer, step, and one per module call; in backward, a
-module's span begins when the gradient of its output arrives. Names: parameters, buffers, gradients, optimizer states and
-inputs.
+module's span begins when the gradient of its output arrives. Names: parameters, buffers, gradients, optimizer
+states and inputs.
 """
 
 from __future__ import annotations

@@ -340,25 +340,27 @@ int cudnnGetRNNWeightSpaceSize(void *handle, struct recurrent *net, size_t *byte
     return OK;
 }
 
+/* Either the matrix or the bias may be left out by passing NULL for it. A shape of no dimensions says: not there. */
 int cudnnGetRNNWeightParams(void *handle, struct recurrent *net, int pseudo_layer, size_t bytes, char *weights,
                             int which, struct tensor *matrix, char **matrix_at, struct tensor *bias, char **bias_at)
 {
     (void)handle, (void)bytes;
     const size_t width = element_bytes(net->type);
-    int sizes[3] = {1, 0, 0};
-    bool present = which < 2 * gates(net) + is_projected(net);
-    *matrix_at = *bias_at = NULL;
-    if (present) {
+    if (matrix && matrix_at) {
+        bool present = which < 2 * gates(net) + is_projected(net);
+        int sizes[3] = {1, 0, 0};
         matrix_shape(net, pseudo_layer, which, &sizes[1], &sizes[2]);
-        *matrix_at = weights + matrix_offset(net, pseudo_layer, which) * width;
+        *matrix_at = present ? weights + matrix_offset(net, pseudo_layer, which) * width : NULL;
+        cudnnSetTensorNdDescriptor(matrix, net->type, present ? 3 : 0, sizes,
+                                   (int[]){sizes[1] * sizes[2], sizes[2], 1});
     }
-    cudnnSetTensorNdDescriptor(matrix, net->type, present ? 3 : 0, sizes, (int[]){sizes[1] * sizes[2], sizes[2], 1});
-    bool biased = net->bias == 2 && which < 2 * gates(net);
-    if (biased) {
+    if (bias && bias_at) {
+        bool present = net->bias == 2 && which < 2 * gates(net);
         size_t before = (size_t)(pseudo_layer * 2 * gates(net) + which) * (size_t)net->hidden;
-        *bias_at = weights + (matrix_offset(net, pseudo_layers(net), 0) + before) * width;
+        *bias_at = present ? weights + (matrix_offset(net, pseudo_layers(net), 0) + before) * width : NULL;
+        cudnnSetTensorNdDescriptor(bias, net->type, present ? 3 : 0, (int[]){1, net->hidden, 1},
+                                   (int[]){net->hidden, 1, 1});
     }
-    cudnnSetTensorNdDescriptor(bias, net->type, biased ? 3 : 0, (int[]){1, net->hidden, 1}, (int[]){net->hidden, 1, 1});
     return OK;
 }
 

@@ -1,10 +1,7 @@
-/* CUDA driver API: devices, contexts, memory; and the virtual memory behind torch's expandable segments. */
+/* CUDA driver API: devices, contexts, memory and what a pointer is. */
 #include "device.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
 struct context {
     int device;
@@ -116,6 +113,41 @@ int cuCtxPopCurrent_v2(struct context **context)
     return context ? cuCtxGetCurrent(context) : OK;
 }
 
+int cuCtxPushCurrent(struct context *context)
+{
+    return cuCtxSetCurrent(context);
+}
+
+int cuCtxPopCurrent(struct context **context)
+{
+    return cuCtxPopCurrent_v2(context);
+}
+
+int cuCtxGetLimit(size_t *bytes, int limit)
+{
+    (void)limit;
+    *bytes = 1024; /* of stack per thread: the one limit that is asked for */
+    return OK;
+}
+
+int cuModuleGetLoadingMode(int *mode)
+{
+    *mode = 2; /* lazy */
+    return OK;
+}
+
+/* No green contexts, so that a caller learns it rather than using a handle that nobody wrote. */
+int cuGreenCtxCreate(void **context)
+{
+    *context = NULL;
+    return ERROR_NOT_SUPPORTED;
+}
+
+int cuDeviceGetDevResource(void)
+{
+    return ERROR_NOT_SUPPORTED;
+}
+
 int cuCtxGetDevice(int *device)
 {
     *device = current_device();
@@ -174,6 +206,38 @@ int cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes)
 int cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes)
 {
     copy_bytes(to, from, bytes);
+    return OK;
+}
+
+int cuMemAllocAsync(void **pointer, size_t bytes)
+{
+    return cuMemAlloc_v2(pointer, bytes);
+}
+
+int cuMemFreeAsync(void *pointer)
+{
+    return device_free(pointer);
+}
+
+int cuMemcpyAsync(void *to, const void *from, size_t bytes)
+{
+    copy_bytes(to, from, bytes);
+    return OK;
+}
+
+int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes)
+{
+    return cuMemcpyAsync(to, from, bytes);
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes)
+{
+    return cuMemcpyAsync(to, from, bytes);
+}
+
+int cuMemsetD8Async(void *to, unsigned char value, size_t count)
+{
+    fill_bytes(to, value, count);
     return OK;
 }
 

@@ -80,6 +80,19 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *functio
     return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared_bytes);
 }
 
+int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *function, int threads,
+                                                         size_t shared_bytes, unsigned flags)
+{
+    (void)flags;
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared_bytes);
+}
+
+int cuOccupancyMaxPotentialClusterSize(int *size)
+{
+    *size = 8;
+    return OK;
+}
+
 int cuOccupancyMaxActiveClusters(int *clusters)
 {
     return cudaOccupancyMaxActiveClusters(clusters);
@@ -129,6 +142,11 @@ int cuModuleGetGlobal_v2(void **address, size_t *bytes)
     return cudaLibraryGetGlobal(address, bytes);
 }
 
+int cuModuleGetGlobal(void **address, size_t *bytes)
+{
+    return cudaLibraryGetGlobal(address, bytes);
+}
+
 int cuLibraryGetGlobal(void **address, size_t *bytes)
 {
     return cudaLibraryGetGlobal(address, bytes);
@@ -139,6 +157,11 @@ int cuLinkCreate_v2(unsigned options, void *names, void *values, void **state)
     (void)options, (void)names, (void)values;
     *state = new_handle(0);
     return OK;
+}
+
+int cuLinkCreate(unsigned options, void *names, void *values, void **state)
+{
+    return cuLinkCreate_v2(options, names, values, state);
 }
 
 int cuLinkComplete(void *state, const void **image, size_t *bytes)

@@ -278,5 +278,31 @@ int cudaGraphAddNode(void **node, struct graph *graph)
     return OK;
 }
 
+/* The driver's names for what callers of the driver API alone (Triton, cuDNN) use. */
+int cuStreamCreate(struct stream **stream, unsigned flags)
+{
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
+int cuStreamDestroy_v2(struct stream *stream)
+{
+    return cudaStreamDestroy(stream);
+}
+
+int cuStreamIsCapturing(struct stream *stream, int *status)
+{
+    return cudaStreamIsCapturing(stream, status);
+}
+
+int cuEventCreate(struct event **event, unsigned flags)
+{
+    return cudaEventCreateWithFlags(event, flags);
+}
+
+int cuEventDestroy_v2(struct event *event)
+{
+    return cudaEventDestroy(event);
+}
+
 CREATES(cudaUserObjectCreate)
 CREATES(cudaGraphConditionalHandleCreate)
