@@ -170,8 +170,11 @@ def _divisions(settings: Mapping[str, Any]) -> dict[int, int]:
     return {int(key): int(value) for key, value in table.items() if int(value) > 1}
 
 
+_SEGMENT, _ENDS, _BEGINS = range(3)
+
+
 class _Segments:
-    """Where segments that are not expandable begin and end, over the whole window."""
+    """Where segments that are not expandable begin and end; starts before the window and is moved along its events."""
 
     def __init__(
         self, recording: Recording, device: int, actions: list[int], addresses: list[int], sizes: list[int]
@@ -180,22 +183,32 @@ class _Segments:
         self.expandable = bool(blocks["is_expandable"].any()) or int(Action.SEGMENT_MAP) in actions
         self._ends: dict[int, int] = {}
         self._starts: list[int] = []
+        self.changes = [row for row, a in enumerate(actions) if a in (Action.SEGMENT_ALLOC, Action.SEGMENT_FREE)]
+        self._events = (actions, addresses, sizes)
         rows = zip(blocks["segment_address"].tolist(), blocks["segment_size_bytes"].tolist(), strict=True)
         alive = {int(address): size for address, size in rows}
-        for row in range(len(actions) - 1, -1, -1):
+        for row in reversed(self.changes):
             if actions[row] == Action.SEGMENT_FREE:
                 alive[addresses[row]] = sizes[row]
-            elif actions[row] == Action.SEGMENT_ALLOC:
+            else:
                 alive.pop(addresses[row], None)
         for address, size in alive.items():
-            self.add(address, size)
+            self._add(address, size)
 
-    def add(self, address: int, size: int) -> None:
+    def apply(self, row: int) -> None:
+        """Move past the event of this row, a segment's alloc or free."""
+        actions, addresses, sizes = self._events
+        if actions[row] == Action.SEGMENT_ALLOC:
+            self._add(addresses[row], sizes[row])
+        else:
+            self._remove(addresses[row])
+
+    def _add(self, address: int, size: int) -> None:
         if address not in self._ends:
             bisect.insort(self._starts, address)
         self._ends[address] = address + size
 
-    def remove(self, address: int) -> None:
+    def _remove(self, address: int) -> None:
         if self._ends.pop(address, None) is not None:
             del self._starts[bisect.bisect_left(self._starts, address)]
 
@@ -214,30 +227,30 @@ def _size_blocks(builder: _Builder, known: dict[int, int], divisions: dict[int, 
     if segments.expandable:
         return  # every remainder of 512 bytes or more is split off
     large = [i for i, size in enumerate(builder.size) if size > SMALL_BYTES]
-    changes = [(builder.alloc_row[i], 1, i) for i in large] + [(builder.completed_row[i], 0, i) for i in large]
-    changes.sort()
-    starts: list[int] = []
-    before = [index for row, begins, index in changes if row == BEFORE and begins]
-    starts = sorted(builder.address[index] for index in before)
-    for index in before:
-        _add_remainder(builder, index, index in known, starts, segments)
-    for row, begins, index in changes:
-        if row == BEFORE:
-            continue
-        address = builder.address[index]
-        if begins:
-            bisect.insort(starts, address)
-            _add_remainder(builder, index, index in known, starts, segments)
+    changes = [(row, _SEGMENT, row) for row in segments.changes]
+    changes += [(builder.alloc_row[i], _BEGINS, i) for i in large]
+    changes += [(builder.completed_row[i], _ENDS, i) for i in large if builder.completed_row[i] != BEFORE]
+    starts = sorted(builder.address[i] for i in large if builder.alloc_row[i] == BEFORE)
+    for row, change, index in sorted(changes):
+        if change == _SEGMENT:
+            segments.apply(index)
+        elif change == _ENDS:
+            _discard(starts, builder.address[index])
         else:
-            position = bisect.bisect_left(starts, address)
-            if position < len(starts) and starts[position] == address:
-                del starts[position]
+            if row != BEFORE:
+                bisect.insort(starts, builder.address[index])
+            if index not in known:
+                _add_remainder(builder, index, starts, segments)
 
 
-def _add_remainder(builder: _Builder, index: int, known: bool, starts: list[int], segments: _Segments) -> None:
+def _discard(starts: list[int], address: int) -> None:
+    position = bisect.bisect_left(starts, address)
+    if position < len(starts) and starts[position] == address:
+        del starts[position]
+
+
+def _add_remainder(builder: _Builder, index: int, starts: list[int], segments: _Segments) -> None:
     """Give the block the free bytes behind it that were too few to split off."""
-    if known:
-        return
     address = builder.address[index]
     limit = segments.end_of(address)
     if limit is None:

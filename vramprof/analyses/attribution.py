@@ -138,7 +138,8 @@ def _name(
                 if not measured[index]:
                     category[index] = CATEGORIES.index(name_category)
                     measured[index] = True
-                    module[index] = name.rpartition(".")[0] or module[index]
+                    owner = name.rpartition(".")[0] if name_category == "optimizer" else name  # path.weight.exp_avg
+                    module[index] = owner.rpartition(".")[0] or module[index]
                 break
 
 
