@@ -15,7 +15,8 @@ import pytest
 from vramprof.emulator import check
 from vramprof.errors import VramprofError
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+NEUTRAL_FOLDER = Path(__file__).parent  # `python -c` looks here first, and no vramprof is here
 
 
 def need_emulator() -> None:
@@ -38,6 +39,7 @@ def run_program(
         text=True,
         check=False,
         timeout=300,
+        cwd=NEUTRAL_FOLDER,
         env={**ENVIRONMENT, **(environment or {})},
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import need_emulator, run_command, run_program, told_by
+from programs import need_emulator, run_command, run_program, told_by
 
 TRAIN = """
 import json, torch, vramprof

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.programs import told_by
+from programs import told_by
 from vramprof.analyses.allocations import rounded_bytes
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.snapshots import one_step, write
+from programs import run_program
+from snapshots import one_step, write
 from vramprof.cli import COMMANDS, main
 
 
@@ -66,7 +65,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 
 def test_import_is_light() -> None:
     code = "import sys, vramprof; print([m for m in ('torch', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert run_program(code, gpu=None).stdout.strip() == "[]"
     code = "import sys\nfrom vramprof.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert 'pandas' not in sys.modules and 'torch' not in sys.modules"
-    subprocess.check_output([sys.executable, "-c", code])
+    assert run_program(code, gpu=None).returncode == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.snapshots import one_step, write
+from snapshots import one_step, write
 from vramprof.errors import RecordingError
 from vramprof.recording import Frame, Recorder, Stacks, load_folder, save_folder
 from vramprof.report import Report

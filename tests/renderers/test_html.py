@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.snapshots import one_step, write
+from snapshots import one_step, write
 from vramprof.api import load
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -33,6 +33,8 @@ def is_users(frame: Frame) -> bool:
     name = frame.filename.replace("\\", "/")
     if not is_python(frame):
         return False
+    if name.endswith("/vramprof/cli/demo_program.py"):
+        return True  # the demo's script stands for the user's own
     if "/site-packages/" in name or "/dist-packages/" in name:
         return "/torch/" not in name and "/vramprof/" not in name
     return not any(part in name for part in _NOT_USERS)

@@ -371,7 +371,9 @@ int cudnnGetRNNTempSpaceSizes(void *handle, struct recurrent *net, int training,
     (void)handle;
     size_t cells = (size_t)data->steps * (size_t)data->batch * (size_t)net->hidden * element_bytes(net->type);
     size_t directions = net->bidirectional ? 2 : 1;
-    *workspace_bytes = cells * directions * (size_t)gates(net);
-    *reserve_bytes = training ? cells * (size_t)pseudo_layers(net) * (size_t)(gates(net) + 2) : 0;
+    if (workspace_bytes)
+        *workspace_bytes = cells * directions * (size_t)gates(net);
+    if (reserve_bytes)
+        *reserve_bytes = training ? cells * (size_t)pseudo_layers(net) * (size_t)(gates(net) + 2) : 0;
     return OK;
 }
