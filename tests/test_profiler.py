@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from programs import need_emulator, run_command, run_program, told_by
+from programs import ENVIRONMENT, need_emulator, run_command, run_program, told_by
 
 TRAIN = """
 import json, torch, vramprof
@@ -202,3 +204,40 @@ def test_a_script_that_raises_keeps_its_traceback_and_code(tmp_path: Path) -> No
     assert run_command("report", "r.vram", cwd=tmp_path).returncode == 0
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(7)\n")
     assert run_command("run", "--emulate", "t4", "exits.py", cwd=tmp_path).returncode == 7
+
+
+def test_a_killed_run_leaves_a_recording_that_opens(tmp_path: Path) -> None:
+    need_emulator()
+    (tmp_path / "killed.py").write_text(
+        "import os, signal, torch\nfrom torch import nn\nmodel = nn.Linear(64, 64).cuda()\n"
+        "for _ in range(600):\n    model(torch.ones(1, 64, device='cuda'))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert run_command("run", "--emulate", "t4", "-o", "r.vram", "killed.py", cwd=tmp_path).returncode == -9
+    result = run_command("report", "r.vram", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "the run was killed" in result.stdout
+    assert "EMULATED" in result.stdout
+
+
+def test_each_rank_writes_its_own_recording(tmp_path: Path) -> None:
+    need_emulator()
+    (tmp_path / "train.py").write_text("import torch\nkept = torch.ones(1000, device='cuda')\n")
+    command = ["-m", "vramprof", "run", "--emulate", "t4", "-o", "r.vram", "train.py"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *command]
+    subprocess.run(torchrun, check=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=300)
+    assert sorted(path.name for path in tmp_path.glob("*.vram")) == ["r-rank0.vram", "r-rank1.vram"]
+    metadata = json.loads((tmp_path / "r-rank1.vram" / "metadata.json").read_text())
+    assert (metadata["rank"], metadata["world_size"]) == (1, 2)
+
+
+def test_demo_writes_page_json_picture_and_recording(tmp_path: Path) -> None:
+    need_emulator()
+    result = run_command("demo", "--out", "demo", "--emulate", "a100-80gb", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "EMULATED" in result.stdout
+    for name in ("demo.html", "demo.json", "demo.png", "demo.vram"):
+        assert (tmp_path / "demo" / name).exists()
+    device = json.loads((tmp_path / "demo" / "demo.json").read_text())["devices"][0]
+    assert len(device["steps"]) == 3
+    assert device["peak"]["by_category"]["weights"] > 124_000_000 * 4 * 0.99
