@@ -69,3 +69,10 @@ def test_import_is_light() -> None:
     code = "import sys\nfrom vramprof.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert 'pandas' not in sys.modules and 'torch' not in sys.modules"
     assert run_program(code, gpu=None).returncode == 0
+
+
+def test_doctor_says_what_works() -> None:
+    result = run_program("from vramprof.cli import main\nmain(['doctor'])", gpu=None)
+    assert result.returncode == 0, result.stderr
+    for what in ("torch", "CUDA device", "NVML", "emulated device"):
+        assert f" {what}: " in result.stdout

@@ -54,3 +54,9 @@ def test_stacks_are_stored_once() -> None:
     assert stacks.add(frames[:1]) == 1
     assert stacks.add([]) == -1
     assert (len(stacks.frames), stacks.get(0), stacks.get(-1)) == (2, tuple(frames), ())
+
+
+def test_a_run_that_allocated_nothing_is_saved(tmp_path: Path) -> None:
+    recording = Recorder(origin="live", emulated=False).freeze()
+    save_folder(recording, tmp_path / "r.vram")
+    assert load_folder(tmp_path / "r.vram").stacks.frames == []

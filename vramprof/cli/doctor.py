@@ -7,9 +7,10 @@ Example:
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import platform
 import sys
+
+import vramprof
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from vramprof.sources.doctor import examine
 
-    print(f"vramprof {importlib.metadata.version('vramprof')}, Python {platform.python_version()} on {sys.platform}")
+    print(f"vramprof {vramprof.__version__}, Python {platform.python_version()} on {sys.platform}")
     checks = examine()
     for check in checks:
         print(f"{'ok  ' if check.passed else 'no  '} {check.what}: {check.detail}")

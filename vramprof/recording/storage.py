@@ -60,9 +60,9 @@ def save_folder(recording: Recording, folder: Path) -> None:
     """Write the recording as Parquet (zstd), one file per table, replacing the streams of the live run."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in TABLES.items():
-        table = _stack_table(name, recording.stacks) or pa.Table.from_pandas(
-            getattr(recording, name), schema=schema, preserve_index=False
-        )
+        table = _stack_table(name, recording.stacks)
+        if table is None:
+            table = pa.Table.from_pandas(getattr(recording, name), schema=schema, preserve_index=False)
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
     _write_metadata(folder, {**recording.metadata, "origin": recording.origin, "emulated": recording.emulated})
     for stream in folder.glob("*.arrows"):
