@@ -241,3 +241,26 @@ def test_demo_writes_page_json_picture_and_recording(tmp_path: Path) -> None:
     device = json.loads((tmp_path / "demo" / "demo.json").read_text())["devices"][0]
     assert len(device["steps"]) == 3
     assert device["peak"]["by_category"]["weights"] > 124_000_000 * 4 * 0.99
+
+
+def test_an_out_of_memory_error_in_a_script_is_marked(tmp_path: Path) -> None:
+    need_emulator()
+    (tmp_path / "oom.py").write_text("import torch\nkept = torch.empty(8 << 30, dtype=torch.uint8, device='cuda')\n")
+    (tmp_path / "r.vram").mkdir()
+    (tmp_path / "r.vram" / "events.parquet").write_bytes(b"an older recording")
+    (tmp_path / "r.vram" / "metadata.json").write_text("{}")
+    result = run_command("run", "--emulate", "t4:memory=1GiB", "-o", "r.vram", "oom.py", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB" in result.stderr
+    assert json.loads((tmp_path / "r.vram" / "metadata.json").read_text())["origin"] == "oom"
+
+
+def test_a_folder_that_is_no_recording_is_not_overwritten(tmp_path: Path) -> None:
+    need_emulator()
+    (tmp_path / "s.py").write_text("print('ran')\n")
+    (tmp_path / "r.vram").mkdir()
+    (tmp_path / "r.vram" / "thesis.tex").write_text("mine")
+    result = run_command("run", "--emulate", "t4", "-o", "r.vram", "s.py", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "r.vram" / "thesis.tex").read_text() == "mine"

@@ -102,6 +102,11 @@ class Profiler:
         self._program.users_step()
 
     @property
+    def finished(self) -> bool:
+        """Whether the session has ended and its recording is whole."""
+        return self._recording is not None
+
+    @property
     def recording(self) -> Recording:
         """What was recorded, once the session has ended.
 

@@ -37,8 +37,8 @@ def execute(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with as_file(files("vramprof.cli").joinpath("demo_program.py")) as script:
         program = prepare(str(script), [], module=False)
-        with profile(out=folder / "demo.vram") as session:
-            code = run_program(program)
+        session = profile(out=folder / "demo.vram")
+        code = run_program(program, session)
     report = session.report()
     sys.stdout.write(report.text(color=sys.stdout.isatty()))
     for name in ("demo.html", "demo.json", "demo.png"):

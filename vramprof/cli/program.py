@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vramprof.errors import VramprofError
+from vramprof.profiler import Profiler
 
 Program = Callable[[], object]
 
@@ -36,18 +37,23 @@ def prepare(script: str, arguments: list[str], *, module: bool) -> Program:
     return lambda: runpy.run_path(script, run_name="__main__")
 
 
-def run_program(program: Program) -> int:
-    """Run it; a traceback is printed as the interpreter would, without our own frames."""
+def run_program(program: Program, session: Profiler) -> int:
+    """Run it under the profiler; a traceback is printed as the interpreter would, without our own frames."""
+    session.__enter__()
     try:
         program()
-    except SystemExit as error:
-        return _exit_code(error)
-    except KeyboardInterrupt:
-        return 130
     except BaseException as error:
-        _print_traceback(error)
-        return 1
+        session.__exit__(type(error), error, error.__traceback__)
+        return _code_of(error)
+    session.__exit__(None, None, None)
     return 0
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return _exit_code(error)
+    _print_traceback(error)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _exit_code(error: SystemExit) -> int:

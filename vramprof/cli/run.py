@@ -33,10 +33,11 @@ def execute(arguments: argparse.Namespace) -> int:
         emulate(arguments.emulate)
     out = record_path(arguments.out, arguments.script)
     program = prepare(arguments.script, arguments.arguments, module=arguments.module)
-    with profile(out=out) as session:
-        code = run_program(program)
-    rank = os.environ.get("RANK", "0")
-    if rank == "0":
+    session = profile(out=out)
+    code = run_program(program, session)
+    if not session.finished:
+        return code  # a warning has said why; the script's own exit code still counts
+    if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(session.report().text(color=sys.stderr.isatty()))
     print(f"vramprof: recorded to {out}; see `vramprof report {out} --html page.html`", file=sys.stderr)
     return code

@@ -21,10 +21,20 @@ _METADATA = "metadata.json"
 
 
 class StreamFolder:
-    """A `.vram` folder while the run is on: one append-only Arrow IPC stream per table."""
+    """A `.vram` folder while the run is on: one append-only Arrow IPC stream per table.
+
+    An older recording there is replaced.
+
+    Raises:
+        RecordingError: the folder holds something else, or cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _clear(folder)
+        except OSError as error:
+            raise RecordingError(f"{folder}: {error.strerror or error}") from None
         self._folder = folder
         self._writers: dict[str, tuple[pa.OSFile, pa.RecordBatchStreamWriter]] = {}
 
@@ -47,6 +57,14 @@ class StreamFolder:
             writer.close()
             sink.close()
         self._writers.clear()
+
+
+def _clear(folder: Path) -> None:
+    """Remove an older recording, and nothing else."""
+    if any(folder.iterdir()) and not open_folder(folder):
+        raise RecordingError(f"{folder}: the folder is not empty and no recording: choose another with -o")
+    for name in (*(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "arrows")), _METADATA):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
