@@ -1,16 +1,11 @@
-/* CUDA runtime: kernels are registered, found, measured and launched, and never run. */
+/* CUDA runtime: kernels are found, measured and launched, and never run. */
 #include "device.h"
+#include "kernels.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static char symbol_storage[1 << 16]; /* what every __device__ variable's address points at */
-
-void **__cudaRegisterFatBinary(void *image)
-{
-    (void)image;
-    return new_handle(0);
-}
 
 /* Not zero: the compiler's launch stub then skips the launch altogether. */
 unsigned __cudaPushCallConfiguration(void)
@@ -34,11 +29,10 @@ _Static_assert(sizeof(struct function_attributes) == 144, "the ABI of CUDA 12 an
 
 int cudaFuncGetAttributes(struct function_attributes *attributes, const void *function)
 {
-    (void)function;
     memset(attributes, 0, sizeof *attributes);
     attributes->threads_per_block = 1024;
     attributes->registers = 32;
-    attributes->ptx_version = attributes->binary_version = card()->major * 10 + card()->minor;
+    attributes->ptx_version = attributes->binary_version = architecture_of(function);
     attributes->dynamic_shared_bytes = card()->shared_per_block_optin;
     return OK;
 }
