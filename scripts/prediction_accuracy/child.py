@@ -1,0 +1,46 @@
+"""Runs one program, given as JSON with module, card and parameters, on the emulated device and prints its peaks."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SCRIPTS, ROOT = Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2]
+MARK = "PEAKS "
+
+
+def main() -> None:
+    """One line per point: MARK, then JSON of [point, {quantity: bytes}]; the point "" is the end of the program."""
+    job = json.loads(sys.argv[1])
+    sys.path[0:1] = [str(SCRIPTS), str(ROOT)]
+    from vramprof import emulator
+    from vramprof.prediction.catalog import find_device
+
+    spec, count = find_device(job["card"])
+    emulator.start(spec, count=count)
+    import torch
+
+    print(MARK + json.dumps(["torch", torch.__version__]), flush=True)
+    program = importlib.import_module(f"prediction_accuracy.programs.{job['module']}")
+    for point, figures in program.run(**job["parameters"]) or ():
+        print(MARK + json.dumps([point, figures]), flush=True)
+    print(MARK + json.dumps(["", _peaks(torch)]), flush=True)
+
+
+def _peaks(torch: Any) -> dict[str, int]:
+    """The process's peak is what is used now, context included, plus what torch handed back since its own peak."""
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.max_memory_reserved()
+    handed_back = reserved - torch.cuda.memory_reserved()
+    return {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": reserved,
+        "process": total - free + handed_back,
+    }
+
+
+if __name__ == "__main__":
+    main()

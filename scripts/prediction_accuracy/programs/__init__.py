@@ -1,0 +1,1 @@
+"""The programs that others measured, written again; each has `run(**parameters)` and runs in a child process."""

@@ -1,0 +1,81 @@
+"""Liger-Kernel's benchmark table: `max_memory_allocated` of one layer or loss on A100, H100, B200, RTX 3090 and 4090.
+
+Each program repeats the layer as the benchmark script of the stated Liger-Kernel version does, all providers in one
+process. The torch version is stated nowhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+
+from prediction_accuracy.report import MIB, error_95, exact_share, median_error
+from prediction_accuracy.rows import SHARED_DATA, Explanation, Goal, Program, Row
+
+TABLE = SHARED_DATA / "measured" / "liger_kernels.csv"
+CARDS = {
+    "NVIDIA A100-SXM4-80GB": "a100-80gb",
+    "NVIDIA H100 80GB HBM3": "h100-80gb",
+    "NVIDIA H100 PCIe": "h100-80gb",
+    "NVIDIA GeForce RTX 3090": "rtx3090",
+    "NVIDIA GeForce RTX 4090": "rtx4090",
+    "NVIDIA B200": "b200",
+}
+PLAIN = "plain PyTorch"
+GROUPS = {"huggingface": PLAIN, "torch": PLAIN, "torch_compile": "torch.compile"}
+LIGER = "Triton kernels"
+
+GOALS = (
+    Goal("plain PyTorch exact to 0.01 MiB", lambda row: row.group == PLAIN, exact_share, 0.8, at_least=True),
+    Goal("median error of all rows", lambda row: True, median_error, 0.001),
+    Goal("95th percentile of all rows", lambda row: True, error_95, 0.02),
+)
+EXPLANATIONS: tuple[Explanation, ...] = ()
+
+
+def rows() -> Iterator[Row]:
+    """Every row of the table."""
+    with TABLE.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    asked: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+    for line in lines:
+        asked.setdefault(_run_of(line), []).append(_figure(line))
+    programs = {run: _program(run, tuple(figures)) for run, figures in asked.items()}
+    for line in lines:
+        yield _row(line, programs[_run_of(line)])
+
+
+def _run_of(line: dict[str, str]) -> tuple[str, ...]:
+    """What one run of a benchmark script has in common."""
+    names = ("kernel_name", "gpu_name", "x_name", "extra_benchmark_config_str", "liger_version")
+    return tuple(line[name] for name in names)
+
+
+def _figure(line: dict[str, str]) -> tuple[str, str, int]:
+    return line["kernel_provider"], line["kernel_operation_mode"], int(line["x_value"])
+
+
+def _program(run: tuple[str, ...], asked: tuple[tuple[str, str, int], ...]) -> Program:
+    kernel, gpu, _, config, version = run
+    settings = tuple(sorted(json.loads(config).items()))
+    packages = (f"liger-kernel=={version}",)
+    return Program.of("liger_kernels", CARDS[gpu], packages=packages, kernel=kernel, settings=settings, asked=asked)
+
+
+def _row(line: dict[str, str], program: Program) -> Row:
+    kernel, gpu, x_name, config, version = _run_of(line)
+    provider, mode, x = _figure(line)
+    settings = ",".join(f"{name}={value}".replace("torch.", "") for name, value in json.loads(config).items())
+    return Row(
+        source="liger_kernels",
+        group=GROUPS.get(provider, LIGER),
+        key=f"{kernel}/{provider}/{mode}/{x_name}={x}/{settings}/{gpu.removeprefix('NVIDIA ')}",
+        card=CARDS[gpu],
+        quantity="allocated",
+        measured_bytes=round(float(line["y_value_50"]) * MIB),
+        program=program,
+        point=f"{provider}/{mode}/{x}",
+        fully_stated=False,
+        note=f"Liger-Kernel {version}, {line['timestamp'][:10]}",
+    )
