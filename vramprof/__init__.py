@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Profiler", "Recording", "Report", "VramprofError", "emulate", "load", "profile"]
 
-_HOMES = {"VramprofError": "vramprof.errors"}
+_HOMES = {"VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device"}
 
 
 def __getattr__(name: str) -> Any:

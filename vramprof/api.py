@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vramprof import emulator
-from vramprof.prediction.catalog import find_device
+from vramprof.prediction.device import emulate
 from vramprof.profiler import Profiler
 from vramprof.recording import Recording
 from vramprof.report import Report
@@ -38,16 +37,3 @@ def load(path: str | Path) -> Report:
         RecordingError: it is neither.
     """
     return Report(load_file(path))
-
-
-def emulate(gpu: str) -> None:
-    """Load an emulated device for this process, before `import torch`: `vramprof.emulate("a100-80gb")`.
-
-    `gpu` is a name of the catalog (`vramprof gpus`), with changes after a colon: `a100-80gb:memory=24GiB,count=8`.
-
-    Raises:
-        UnknownGpuError: no such name, or a change that is not understood.
-        EmulatorError: torch is imported already, or this platform cannot emulate.
-    """
-    spec, count = find_device(gpu)
-    emulator.start(spec, count=count)

@@ -68,6 +68,7 @@ def start(spec: DeviceSpec, *, count: int = 1) -> None:
     _check_symbols(build, libraries[0])
     os.environ[ENVIRONMENT_VARIABLE] = _encode(spec, count, build)
     os.environ["TRITON_LIBCUDA_PATH"] = str(_LIBRARY_FOLDER)
+    _preload_in_children(libraries)
     for library in libraries:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     _active = (spec, count)
@@ -108,6 +109,15 @@ def _built_libraries() -> tuple[Path, Path]:
         if not library.is_file():
             raise EmulatorError(f"{library.name} of the emulated device was not built: install vramprof with pip again")
     return libraries
+
+
+def _preload_in_children(libraries: tuple[Path, Path]) -> None:
+    """Spawned workers (DataLoader, torch.multiprocessing, Inductor's compilers) import torch with no call of ours."""
+    ours = [str(library) for library in libraries]
+    if any(mark in path for path in ours for mark in " :"):  # what separates the names in LD_PRELOAD
+        return
+    others = [path for path in os.environ.get("LD_PRELOAD", "").replace(":", " ").split() if path not in ours]
+    os.environ["LD_PRELOAD"] = " ".join(ours + others)
 
 
 def _encode(spec: DeviceSpec, count: int, build: TorchBuild) -> str:

@@ -10,9 +10,11 @@ typedef intptr_t word; /* an argument that is passed in one integer register or 
 CREATES(cusolverDnCreate)
 CREATES(cusolverDnCreateParams)
 CREATES(cusolverDnCreateGesvdjInfo)
+CREATES(cusolverDnCreateSyevjInfo)
 DESTROYS(cusolverDnDestroy)
 DESTROYS(cusolverDnDestroyParams)
 DESTROYS(cusolverDnDestroyGesvdjInfo)
+DESTROYS(cusolverDnDestroySyevjInfo)
 
 #define SIZE(function, parameters, expression)                                                                         \
     int function parameters                                                                                            \
@@ -60,6 +62,9 @@ SIZE_FOR_REAL_AND_COMPLEX(ormqr, unmqr,
                           (m + n) * 32)
 SIZE_FOR_REAL_AND_COMPLEX(syevd, heevd,
                           (word handle, word job, word uplo, int n, word a, int lda, word w, int *size),
+                          n * n + n * 32)
+SIZE_FOR_REAL_AND_COMPLEX(syevj, heevj,
+                          (word handle, word job, word uplo, int n, word a, int lda, word w, int *size, word params),
                           n * n + n * 32)
 SIZE_FOR_REAL_AND_COMPLEX(syevjBatched, heevjBatched,
                           (word handle, word job, word uplo, int n, word a, int lda, word w, int *size, word params,
