@@ -1,4 +1,12 @@
-"""Turns a description of a GPU into an emulated CUDA device that the torch imported next will find."""
+"""Turns a description of a GPU into an emulated CUDA device that the torch imported next will find.
+
+A forked child has the device because its parent had. A fresh one (multiprocessing's spawn and forkserver, torchrun,
+`accelerate launch`, any subprocess) has it because LD_PRELOAD in its environment names the libraries, and another
+variable the card. The dynamic linker does what `start` does here, before anything runs, whatever the child is: another
+interpreter, `python -I`, a C++ program. A folder on PYTHONPATH with a `sitecustomize` in it would serve Python alone,
+hide a `sitecustomize` of the user's, and make each child import ours. A child that isn't to have the device is
+given an environment without the two variables.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +15,7 @@ import hashlib
 import os
 import platform
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +56,14 @@ class DeviceSpec:
 
 
 def start(spec: DeviceSpec, *, count: int = 1) -> None:
-    """Makes `count` devices of this kind the only CUDA devices of this process and of its children's environment.
+    """Makes `count` devices of this kind the only CUDA devices of this process and of those that it starts.
 
-    To be called before torch is imported. A second call with the same arguments does nothing. Raises EmulatorError
+    To be called before torch is imported. A second call with the same arguments does nothing, nor does one in a child
+    that inherited such devices; a child may also ask for others, before torch is imported. Raises EmulatorError
     or one of its kinds: TorchAlreadyImportedError, UnsupportedPlatformError, UnknownSymbolError.
     """
     global _active
-    if _active == (spec, count):
+    if active() == (spec, count):
         return
     if _active is not None:
         raise EmulatorError(
@@ -83,8 +93,34 @@ def check() -> str:
 
 
 def active() -> tuple[DeviceSpec, int] | None:
-    """What is being emulated in this process, if anything, and how many of them."""
-    return _active
+    """What is being emulated in this process, if anything, and how many of them; inherited or started here."""
+    return _active or _inherited()
+
+
+def _inherited() -> tuple[DeviceSpec, int] | None:
+    """Both are needed: the libraries without a description offer no device, and a description alone is but text."""
+    text = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not text:
+        return None
+    try:
+        ctypes.CDLL(str(_LIBRARY_FOLDER / "libcuda.so.1"), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except (OSError, AttributeError):
+        return None
+    return _decode(text)
+
+
+def _preload_in_children(libraries: tuple[Path, ...]) -> None:
+    """Ours come after the user's own: some of those, such as sanitizers, insist on being first."""
+    if any(separator in str(_LIBRARY_FOLDER) for separator in " :"):
+        warnings.warn(
+            f"child processes will have no emulated device: LD_PRELOAD cannot name a folder with a space or a colon in"
+            f" it ({_LIBRARY_FOLDER}); install vramprof elsewhere",
+            stacklevel=3,
+        )
+        return
+    present = os.environ.get("LD_PRELOAD", "").replace(" ", ":").split(":")
+    ours = [str(library) for library in libraries]
+    os.environ["LD_PRELOAD"] = ":".join([*(name for name in present if name and name not in ours), *ours])
 
 
 def _check_platform() -> None:
@@ -111,37 +147,37 @@ def _built_libraries() -> tuple[Path, Path]:
     return libraries
 
 
-def _preload_in_children(libraries: tuple[Path, Path]) -> None:
-    """Spawned workers (DataLoader, torch.multiprocessing, Inductor's compilers) import torch with no call of ours."""
-    ours = [str(library) for library in libraries]
-    if any(mark in path for path in ours for mark in " :"):  # what separates the names in LD_PRELOAD
-        return
-    others = [path for path in os.environ.get("LD_PRELOAD", "").replace(":", " ").split() if path not in ours]
-    os.environ["LD_PRELOAD"] = " ".join(ours + others)
+_INTEGER_FIELDS = {  # as native/device.c calls them, and as DeviceSpec does
+    "total_bytes": "total_bytes",
+    "context_bytes": "context_bytes",
+    "multiprocessors": "multiprocessor_count",
+    "shared_per_block": "shared_memory_per_block_bytes",
+    "shared_per_block_optin": "shared_memory_per_block_optin_bytes",
+    "shared_per_multiprocessor": "shared_memory_per_multiprocessor_bytes",
+    "registers_per_multiprocessor": "registers_per_multiprocessor",
+    "threads_per_multiprocessor": "max_threads_per_multiprocessor",
+    "l2_bytes": "l2_cache_bytes",
+    "clock_khz": "clock_khz",
+    "memory_clock_khz": "memory_clock_khz",
+    "memory_bus_bits": "memory_bus_bits",
+}
 
 
 def _encode(spec: DeviceSpec, count: int, build: TorchBuild) -> str:
-    """The names are those that native/device.c reads."""
-    fields: dict[str, str | int] = {
-        "name": spec.name,
-        "count": count,
-        "total_bytes": spec.total_bytes,
-        "context_bytes": spec.context_bytes,
-        "major": spec.compute_capability[0],
-        "minor": spec.compute_capability[1],
-        "multiprocessors": spec.multiprocessor_count,
-        "shared_per_block": spec.shared_memory_per_block_bytes,
-        "shared_per_block_optin": spec.shared_memory_per_block_optin_bytes,
-        "shared_per_multiprocessor": spec.shared_memory_per_multiprocessor_bytes,
-        "registers_per_multiprocessor": spec.registers_per_multiprocessor,
-        "threads_per_multiprocessor": spec.max_threads_per_multiprocessor,
-        "l2_bytes": spec.l2_cache_bytes,
-        "clock_khz": spec.clock_khz,
-        "memory_clock_khz": spec.memory_clock_khz,
-        "memory_bus_bits": spec.memory_bus_bits,
-        "cuda_version": build.cuda_version,
-    }
+    major, minor = spec.compute_capability
+    fields = {"name": spec.name, "count": count, "major": major, "minor": minor, "cuda_version": build.cuda_version}
+    fields |= {ours: getattr(spec, theirs) for ours, theirs in _INTEGER_FIELDS.items()}
     return ";".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _decode(text: str) -> tuple[DeviceSpec, int]:
+    fields = dict(field.split("=", 1) for field in text.split(";"))
+    spec = DeviceSpec(
+        name=fields["name"],
+        compute_capability=(int(fields["major"]), int(fields["minor"])),
+        **{theirs: int(fields[ours]) for ours, theirs in _INTEGER_FIELDS.items()},
+    )
+    return spec, int(fields["count"])
 
 
 def _check_symbols(build: TorchBuild, libcuda: Path) -> None:

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,10 +63,82 @@ static void read_card(void)
         the_card.count = MAX_DEVICES;
 }
 
+void card_uuid(int physical, unsigned char uuid[16])
+{
+    memcpy(uuid, "vramprof-emulat", 15);
+    uuid[15] = (unsigned char)physical;
+}
+
+void uuid_text(int physical, char text[64])
+{
+    unsigned char u[16];
+    card_uuid(physical, u);
+    snprintf(text, 64, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+             u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
+
 const struct card *card(void)
 {
     pthread_once(&read_once, read_card);
     return &the_card;
+}
+
+/* CUDA_VISIBLE_DEVICES: numbers or beginnings of UUIDs, in the order in which CUDA shall count them; the first that
+ * names no card ends the list, and one named twice leaves none. NVML sees every card all the same. */
+static int visible[MAX_DEVICES], visible_count;
+static pthread_once_t visible_once = PTHREAD_ONCE_INIT;
+
+static int named_card(const char *name)
+{
+    char *end;
+    long number = strtol(name, &end, 10);
+    if (end != name && !*end)
+        return number >= 0 && number < card()->count ? (int)number : -1;
+    for (int i = 0; i < card()->count && !strncmp(name, "GPU-", 4) && name[4]; i++) {
+        char text[64];
+        uuid_text(i, text);
+        if (!strncmp(name, text, strlen(name)))
+            return i;
+    }
+    return -1;
+}
+
+static bool is_visible(int physical)
+{
+    for (int i = 0; i < visible_count; i++)
+        if (visible[i] == physical)
+            return true;
+    return false;
+}
+
+static void read_visible(void)
+{
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    char *copy = text ? strdup(text) : NULL;
+    char *rest = NULL;
+    for (int i = 0; i < card()->count && !copy; i++)
+        visible[visible_count++] = i;
+    for (char *name = copy ? strtok_r(copy, ", ", &rest) : NULL; name; name = strtok_r(NULL, ", ", &rest)) {
+        int physical = named_card(name);
+        bool again = is_visible(physical);
+        if (again)
+            visible_count = 0;
+        if (again || physical < 0)
+            break;
+        visible[visible_count++] = physical;
+    }
+    free(copy);
+}
+
+int device_count(void)
+{
+    pthread_once(&visible_once, read_visible);
+    return visible_count;
+}
+
+int physical_device(int device)
+{
+    return device >= 0 && device < device_count() ? visible[device] : -1;
 }
 
 int current_device(void)
@@ -75,7 +148,7 @@ int current_device(void)
 
 int select_device(int device)
 {
-    if (device < 0 || device >= card()->count)
+    if (device < 0 || device >= device_count())
         return fail(ERROR_INVALID_DEVICE);
     thread_device = device;
     return OK;
@@ -106,13 +179,6 @@ int last_error(bool clear)
     return error;
 }
 
-void device_uuid(int device, unsigned char uuid[16])
-{
-    memset(uuid, 0, 16);
-    memcpy(uuid, "vramprof-emulat", 15);
-    uuid[15] = (unsigned char)device;
-}
-
 /* Attribute numbers are the same in the driver and in the runtime. What is not named here is absent: 0. */
 int device_attribute(int attribute, int device)
 {
@@ -131,7 +197,7 @@ int device_attribute(int attribute, int device)
     case 14: case 30: return 512; /* texture, surface alignment */
     case 15: case 19: case 31: return 1; /* overlap, map host memory, concurrent kernels */
     case 16: return c->multiprocessors;
-    case 33: return device + 1; /* PCI bus */
+    case 33: return physical_device(device) + 1; /* PCI bus */
     case 36: return c->memory_clock_khz;
     case 37: return c->memory_bus_bits;
     case 38: return c->l2_bytes;

@@ -53,13 +53,16 @@ struct range {
 
 /* device.c */
 const struct card *card(void);
+int device_count(void); /* those that CUDA_VISIBLE_DEVICES leaves; card()->count is all of them */
+int physical_device(int device);
 int current_device(void);
 int select_device(int device);
 void open_context(int device); /* counts the context's memory the first time */
 bool context_is_open(int device);
 int fail(int error); /* remembers the thread's last error and returns it */
 int last_error(bool clear);
-void device_uuid(int device, unsigned char uuid[16]);
+void card_uuid(int physical, unsigned char uuid[16]);
+void uuid_text(int physical, char text[64]); /* "GPU-..." */
 
 /* memory.c */
 bool charge(int device, uint64_t bytes); /* false when it does not fit on the card */

@@ -18,7 +18,7 @@ static struct context *context_of(int device)
 int cuInit(unsigned flags)
 {
     (void)flags;
-    return card()->count ? OK : ERROR_NO_DEVICE;
+    return device_count() ? OK : ERROR_NO_DEVICE;
 }
 
 int cuDriverGetVersion(int *version)
@@ -29,14 +29,14 @@ int cuDriverGetVersion(int *version)
 
 int cuDeviceGetCount(int *count)
 {
-    *count = card()->count;
+    *count = device_count();
     return OK;
 }
 
 int cuDeviceGet(int *device, int ordinal)
 {
     *device = ordinal;
-    return ordinal >= 0 && ordinal < card()->count ? OK : ERROR_INVALID_DEVICE;
+    return ordinal >= 0 && ordinal < device_count() ? OK : ERROR_INVALID_DEVICE;
 }
 
 int cuDeviceGetName(char *name, int length, int device)
@@ -48,7 +48,7 @@ int cuDeviceGetName(char *name, int length, int device)
 
 int cuDeviceGetUuid(unsigned char *uuid, int device)
 {
-    device_uuid(device, uuid);
+    card_uuid(physical_device(device), uuid);
     return OK;
 }
 

@@ -49,7 +49,7 @@ int cuMemCreate(struct physical **handle, size_t bytes, const char *properties, 
     (void)flags;
     int device;
     memcpy(&device, properties + 12, sizeof device);
-    if (device < 0 || device >= card()->count)
+    if (device < 0 || device >= device_count())
         return ERROR_INVALID_DEVICE;
     open_context(device);
     if (!charge(device, bytes))

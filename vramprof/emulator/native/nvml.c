@@ -127,28 +127,20 @@ int nvmlDeviceGetHandleByIndex(unsigned index, device *handle)
     return nvmlDeviceGetHandleByIndex_v2(index, handle);
 }
 
-static void write_uuid(int index, char text[48])
-{
-    unsigned char u[16];
-    vramprof_device_uuid(index, u);
-    snprintf(text, 48, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
-             u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-}
-
 int nvmlDeviceGetUUID(device handle, char *uuid, unsigned length)
 {
-    char text[48];
+    char text[64];
     if (!is_valid(handle))
         return INVALID_ARGUMENT;
-    write_uuid(number(handle), text);
+    vramprof_device_uuid(number(handle), text);
     return write_text(uuid, length, text);
 }
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, device *handle)
 {
-    char text[48];
+    char text[64];
     for (int i = 0; i < vramprof_device_count(); i++) {
-        write_uuid(i, text);
+        vramprof_device_uuid(i, text);
         *handle = (device)i + 1;
         if (!strcmp(uuid, text))
             return SUCCESS;

@@ -18,9 +18,9 @@ const char *vramprof_device_name(void)
     return card()->name;
 }
 
-void vramprof_device_uuid(int device, unsigned char uuid[16])
+void vramprof_device_uuid(int device, char text[64])
 {
-    device_uuid(device, uuid);
+    uuid_text(device, text);
 }
 
 void vramprof_compute_capability(int *major, int *minor)
@@ -36,5 +36,8 @@ uint64_t vramprof_total_bytes(void)
 
 uint64_t vramprof_used_bytes(int device)
 {
-    return device_used_bytes(device);
+    for (int ordinal = 0; ordinal < device_count(); ordinal++)
+        if (physical_device(ordinal) == device)
+            return device_used_bytes(ordinal);
+    return 0;
 }

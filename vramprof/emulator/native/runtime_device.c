@@ -69,7 +69,7 @@ _Static_assert(offsetof(struct properties_13, unified_function_pointers) == 752,
         const struct card *c = card();                                                                                 \
         memset(p, 0, sizeof *(p));                                                                                     \
         snprintf((p)->title, sizeof(p)->title, "%s", c->name);                                                         \
-        device_uuid(device, (p)->uuid);                                                                                \
+        card_uuid(physical_device(device), (p)->uuid);                                                                  \
         (p)->total_bytes = c->total_bytes;                                                                             \
         (p)->shared_per_block = (size_t)c->shared_per_block;                                                           \
         (p)->registers_per_block = device_attribute(12, device);                                                       \
@@ -90,7 +90,7 @@ _Static_assert(offsetof(struct properties_13, unified_function_pointers) == 752,
         (p)->texture_1d = (p)->texture_1d_mipmap = 131072;                                                             \
         (p)->surface_alignment = 512;                                                                                  \
         (p)->concurrent_kernels = 1;                                                                                   \
-        (p)->pci_bus = device + 1;                                                                                     \
+        (p)->pci_bus = physical_device(device) + 1;                                                                    \
         (p)->copy_engines = 2;                                                                                         \
         (p)->unified_addressing = 1;                                                                                   \
         (p)->memory_bus_bits = c->memory_bus_bits;                                                                     \
@@ -112,7 +112,7 @@ _Static_assert(offsetof(struct properties_13, unified_function_pointers) == 752,
 
 static bool is_device(int device)
 {
-    return device >= 0 && device < card()->count;
+    return device >= 0 && device < device_count();
 }
 
 int cudaGetDeviceProperties(struct properties_13 *properties, int device)
@@ -136,7 +136,7 @@ int cudaGetDeviceProperties_v2(struct properties_12 *properties, int device)
 
 int cudaGetDeviceCount(int *count)
 {
-    *count = card()->count;
+    *count = device_count();
     return *count ? OK : fail(ERROR_NO_DEVICE);
 }
 
@@ -166,7 +166,7 @@ int cudaDeviceGetPCIBusId(char *text, int length, int device)
 {
     if (!is_device(device))
         return fail(ERROR_INVALID_DEVICE);
-    snprintf(text, (size_t)length, "0000:%02X:00.0", device + 1);
+    snprintf(text, (size_t)length, "0000:%02X:00.0", physical_device(device) + 1);
     return OK;
 }
 

@@ -155,7 +155,7 @@ struct pool {
 int cudaDeviceGetDefaultMemPool(struct pool **pool, int device)
 {
     static struct pool pools[MAX_DEVICES];
-    if (device < 0 || device >= card()->count)
+    if (device < 0 || device >= device_count())
         return fail(ERROR_INVALID_DEVICE);
     pools[device].device = device;
     *pool = &pools[device];
