@@ -22,8 +22,44 @@ CARDS = {
     "NVIDIA GeForce RTX 4090": "rtx4090",
     "NVIDIA B200": "b200",
 }
+RELEASES = {
+    ("kl_div", "0.2.1"): "0.3.0",
+    ("jsd", "0.3.1"): "0.4.0",
+    ("fused_linear_jsd", "0.3.1"): "0.4.0",
+    ("fused_linear_cross_entropy", "0.4.2"): "0.5.0",
+    ("fused_linear_orpo_loss", "0.4.0"): "0.4.2",
+    ("fused_linear_cpo_loss", "0.4.1"): "0.5.0",
+    ("fused_linear_simpo_loss", "0.4.1"): "0.5.0",
+    ("distill_jsd_loss", "0.4.2"): "0.5.3",
+    ("kto_loss", "0.5.4"): "0.5.5",
+    ("sparsemax", "0.5.8"): "0.5.10",
+    ("softmax", "0.5.8"): "0.6.0",
+    ("multi_token_attention", "0.1.1"): "0.6.0",
+    ("sparse_multi_token_attention", "0.5.8"): "0.6.0",
+    ("fused_neighborhood_attention", "0.5.10"): "0.6.0",
+    ("distill_cosine_loss", "0.5.10"): "0.6.0",
+    ("llama4_rope", "0.6.1"): "0.6.2",
+    ("fused_linear_grpo_loss_token", "0.6.1"): "0.6.3",
+    ("fused_linear_grpo_loss_sequence", "0.6.1"): "0.6.3",
+    ("tiled_geglu", "0.6.3"): "0.6.4",
+    ("tiled_swiglu", "0.6.3"): "0.6.4",
+    ("relu_squared", "0.7.0"): "0.8.0",
+    ("fused_moe", "0.7.0"): "0.8.0",
+    ("megatron_rms_norm", "0.8.0"): "0.8.1",
+    ("megatron_cross_entropy", "0.8.0"): "0.8.1",
+    ("megatron_swiglu", "0.8.1"): "0.8.2",
+}
+"""The first release that has a kernel, where its row was measured while it was still being written."""
 PLAIN = "plain PyTorch"
-GROUPS = {"huggingface": PLAIN, "torch": PLAIN, "torch_compile": "torch.compile"}
+GROUPS = {
+    "huggingface": PLAIN,
+    "torch": PLAIN,
+    "torch_compile": "torch.compile",
+    "deepspeed_tiled": "plain PyTorch, recomputed",
+    "megatron": "Megatron",
+    "megatron-fused": "Megatron",
+    "megatron-unfused": "Megatron",
+}
 LIGER = "Triton kernels"
 
 GOALS = (
@@ -59,8 +95,11 @@ def _figure(line: dict[str, str]) -> tuple[str, str, int]:
 def _program(run: tuple[str, ...], asked: tuple[tuple[str, str, int], ...]) -> Program:
     kernel, gpu, _, config, version = run
     settings = tuple(sorted(json.loads(config).items()))
-    packages = (f"liger-kernel=={version}",)
-    return Program.of("liger_kernels", CARDS[gpu], packages=packages, kernel=kernel, settings=settings, asked=asked)
+    packages = [f"liger-kernel=={RELEASES.get((kernel, version), version)}"]
+    packages += ["megatron-core==0.16.1"] * kernel.startswith("megatron")
+    return Program.of(
+        "liger_kernels", CARDS[gpu], packages=tuple(packages), kernel=kernel, settings=settings, asked=asked
+    )
 
 
 def _row(line: dict[str, str], program: Program) -> Row:

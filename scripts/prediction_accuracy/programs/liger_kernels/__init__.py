@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import statistics
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,30 +11,38 @@ from typing import Any
 
 import torch
 
-from prediction_accuracy.programs.liger_kernels import losses
+from prediction_accuracy.programs.liger_kernels import attention, heads, layers, losses, mlp
 from prediction_accuracy.programs.liger_kernels.bench import Bench, bench_of
 
 REPETITIONS = 5
 
-__all__ = ["losses"]
+__all__ = ["attention", "heads", "layers", "losses", "mlp", "run"]
 
 
 def run(
-    *, kernel: str, settings: tuple[tuple[str, Any], ...], asked: list[tuple[str, str, int]]
+    *, kernel: str, settings: list[tuple[str, Any]], asked: list[tuple[str, str, int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields `provider/mode/x` and the median peak of every figure, all in one process as the benchmark does."""
     make = bench_of(kernel)
-    providers = dict.fromkeys(provider for provider, _, _ in asked)
+    named = {name.lower(): _value(value) for name, value in settings}
+    if "kernel" in inspect.signature(make).parameters:
+        named["kernel"] = kernel
     smallest = min(x for _, _, x in asked)
-    for provider in providers:  # the benchmark has timed all of them before, which leaves library workspaces behind
-        with suppress(Exception):
-            make(provider, smallest, **dict(settings)).full()
+    for provider in dict.fromkeys(provider for provider, _, _ in asked):
+        with suppress(Exception):  # the benchmark has timed them all before, which leaves library workspaces behind
+            make(provider, smallest, **named).full()
     for provider, mode, x in asked:
+        gc.collect()
         try:
-            figures = {"allocated": _median_peak(make(provider, x, **dict(settings)), mode)}
+            figures: dict[str, Any] = {"allocated": _median_peak(make(provider, x, **named), mode)}
         except Exception as error:
             figures = {"failure": f"{type(error).__name__}: {error}"[:200]}
         yield f"{provider}/{mode}/{x}", figures
+
+
+def _value(value: Any) -> Any:
+    is_type = isinstance(value, str) and value.startswith("torch.")
+    return getattr(torch, value.removeprefix("torch.")) if is_type else value
 
 
 def _median_peak(bench: Bench, mode: str) -> int:

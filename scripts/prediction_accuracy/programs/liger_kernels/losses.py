@@ -3,17 +3,114 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from prediction_accuracy.programs.liger_kernels.bench import Bench, bench
+from prediction_accuracy.programs.liger_kernels.bench import (
+    DEVICE,
+    Bench,
+    bench,
+    checks_pass,
+    of_loss_kept,
+    of_random,
+    of_sum,
+    random_input,
+)
 
 
 @bench("cross_entropy")
-def cross_entropy(provider: str, x: int, *, B: int, T: int) -> Bench:  # noqa: N803  (named as in the table)
-    loss = torch.nn.CrossEntropyLoss()
+def cross_entropy(provider: str, x: int, *, b: int, t: int) -> Bench:
+    loss = nn.CrossEntropyLoss()
     if provider == "liger":
         from liger_kernel.transformers.cross_entropy import LigerCrossEntropyLoss
 
         loss = LigerCrossEntropyLoss()
-    logits = torch.randn(B * T, x, requires_grad=True, device="cuda")
-    target = torch.randint(x, (B * T, 1), device="cuda").squeeze(1)
+    logits = random_input(b * t, x)
+    target = torch.randint(x, (b * t, 1), device=DEVICE).squeeze(1)
     return Bench(lambda: loss(logits, target))
+
+
+@bench("kl_div")
+def kl_div(provider: str, x: int, *, b: int, t: int) -> Bench:
+    loss = nn.KLDivLoss(reduction="batchmean")
+    if provider == "liger":
+        from liger_kernel.transformers.kl_div import LigerKLDIVLoss
+
+        loss = LigerKLDIVLoss(reduction="batchmean")
+    logits = random_input(b * t, x).log_softmax(dim=-1)
+    target = torch.randn(b * t, x, device=DEVICE).softmax(dim=-1)
+    return Bench(lambda: loss(logits, target), of_loss_kept)
+
+
+@bench("tvd")
+def tvd(provider: str, x: int, *, b: int, t: int) -> Bench:
+    def loss(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return torch.sum(torch.abs(p - q) / 2.0) / p.size(0)
+
+    if provider == "liger":
+        from liger_kernel.transformers.tvd import LigerTVDLoss
+
+        loss = LigerTVDLoss(reduction="batchmean")
+    p = random_input(b * t, x).softmax(dim=-1)
+    q = torch.randn(b * t, x, device=DEVICE).softmax(dim=-1)
+    return Bench(lambda: loss(p, q), of_loss_kept)
+
+
+@bench("jsd")
+def jsd(provider: str, x: int, **settings: int) -> Bench:
+    """Over the vocabulary in 2024, over the tokens and with another reference loss in 2026."""
+    old = "b" in settings
+    tokens, vocabulary = (settings["b"] * settings["t"], x) if old else (x, settings["vocab_size"])
+    loss = _jsd_of_2024 if old else jsd_loss
+    if provider == "liger":
+        from liger_kernel.transformers.jsd import LigerJSD
+
+        loss = LigerJSD()
+    student = random_input(tokens, vocabulary).log_softmax(dim=-1)
+    teacher = torch.randn(tokens, vocabulary, device=DEVICE).log_softmax(dim=-1)
+    return Bench(lambda: loss(student, teacher), of_loss_kept if old else of_random)
+
+
+def _jsd_of_2024(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    kl = nn.KLDivLoss(reduction="batchmean", log_target=True)
+    mean = 0.5 * (torch.exp(log_p) + torch.exp(log_q))
+    log_mean = torch.log(mean)
+    return 0.5 * (kl(log_mean, log_p) + kl(log_mean, log_q))
+
+
+def jsd_loss(log_q: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+    kl = nn.KLDivLoss(reduction="none", log_target=True)
+    mean = torch.lerp(torch.exp(log_q), torch.exp(log_p), 0.5)
+    first = kl(torch.log(mean), log_p).sum(dim=-1)
+    loss = 0.5 * first + 0.5 * kl(torch.log(mean), log_q).sum(dim=-1)
+    return (loss / log_q.shape[0]).sum()
+
+
+@bench("megatron_cross_entropy")
+def megatron_cross_entropy(provider: str, x: int, *, s: int, b: int, tp: int) -> Bench:
+    group = _world_of_one()
+    logits = random_input(s, b, x // tp, dtype=torch.bfloat16)
+    target = torch.randint(0, x, (s, b), device=DEVICE)
+
+    def forward() -> torch.Tensor:
+        logits.grad = None
+        if provider == "liger":
+            from liger_kernel.megatron import LigerMegatronCrossEntropy
+
+            with checks_pass():
+                return LigerMegatronCrossEntropy()(logits, target, tp_group=group)
+        if provider == "megatron-fused":
+            from megatron.core.fusions.fused_cross_entropy import fused_vocab_parallel_cross_entropy
+
+            return fused_vocab_parallel_cross_entropy(logits, target, group)
+        from megatron.core.tensor_parallel.cross_entropy import vocab_parallel_cross_entropy
+
+        return vocab_parallel_cross_entropy(logits, target, 0.0, group)
+
+    return Bench(forward, of_sum)
+
+
+def _world_of_one() -> torch.distributed.ProcessGroup:
+    if not torch.distributed.is_initialized():
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
+    return torch.distributed.group.WORLD
