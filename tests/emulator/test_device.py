@@ -104,3 +104,22 @@ def test_too_early_torch_in_this_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(loader.sys.modules, "torch", object())
     with pytest.raises(TorchAlreadyImportedError):
         emulator.start(emulator.DeviceSpec(name="A", total_bytes=GIB))
+
+
+def test_addresses_go_up_and_a_gap_is_filled_first() -> None:
+    """So that the allocator, which takes the lowest of equal free blocks, reuses what it would on a card."""
+    told = told_by(
+        """
+import json, torch
+size = 20 << 20
+blocks = [torch.empty(size, dtype=torch.uint8, device="cuda") for _ in range(4)]
+addresses = [block.data_ptr() for block in blocks]
+del blocks[1]
+torch.cuda.empty_cache()
+again = torch.empty(size, dtype=torch.uint8, device="cuda").data_ptr()
+print(json.dumps([addresses, again, size]))
+"""
+    )
+    addresses, again, size = told
+    assert addresses == [addresses[0] + number * size for number in range(4)]
+    assert again == addresses[1]

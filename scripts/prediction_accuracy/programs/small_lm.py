@@ -194,23 +194,22 @@ class Adam(torch.optim.Optimizer):
 
 
 def run(*, length: int, train: bool, mixed: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Three forward passes, or three training steps; yields the events."""
+    """Three forward passes, or three training steps; yields the events up to there, while all tensors live."""
     torch.cuda.memory._record_memory_history(max_entries=1_000_000)
     precision: Any = torch.amp.autocast(device_type="cuda", dtype=torch.bfloat16) if mixed else nullcontext()
-    model = LanguageModel()
-    (_train if train else _forward)(model, length, precision)
-    (trace,) = torch.cuda.memory._snapshot()["device_traces"]
-    yield "events", {"events": [[entry["action"], entry["size"]] for entry in trace if entry["action"] != "snapshot"]}
+    events = (_train if train else _forward)(LanguageModel(), length, precision)
+    yield "events", {"events": events}
 
 
-def _forward(model: LanguageModel, length: int, precision: Any) -> None:
+def _forward(model: LanguageModel, length: int, precision: Any) -> list[tuple[str, int]]:
     tokens = torch.randint(0, VOCABULARY, (BATCH, length)).to(DEVICE)
     for _ in range(ROUNDS):
         with precision:
             model(tokens)
+    return _events()
 
 
-def _train(model: LanguageModel, length: int, precision: Any) -> None:
+def _train(model: LanguageModel, length: int, precision: Any) -> list[tuple[str, int]]:
     optimizer = Adam(model.parameters())
     tokens = torch.randint(0, VOCABULARY, (BATCH, length)).to(DEVICE)
     labels = torch.randint(0, VOCABULARY, (BATCH,)).to(DEVICE)
@@ -222,3 +221,9 @@ def _train(model: LanguageModel, length: int, precision: Any) -> None:
             loss = cross_entropy(last, labels)
             loss.backward()
             optimizer.step()
+    return _events()
+
+
+def _events() -> list[tuple[str, int]]:
+    (trace,) = torch.cuda.memory._snapshot()["device_traces"]
+    return [(entry["action"], entry["size"]) for entry in trace if entry["action"] != "snapshot"]

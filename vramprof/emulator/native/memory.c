@@ -15,6 +15,10 @@
 #define WRITE_LIMIT_BYTES ((size_t)1 << 20)
 #define READ_LIMIT_BYTES ((size_t)16 << 20)
 
+/* Where drivers on Linux begin to hand out addresses. The caching allocator takes the lowest of free blocks of equal
+ * size, so the order of addresses decides what it reuses: upwards, first gap that fits, as recorded from real cards. */
+#define FIRST_ADDRESS ((uintptr_t)0x502000000)
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t used[MAX_DEVICES];
 static struct range *ranges; /* sorted by address, disjoint */
@@ -89,6 +93,31 @@ static size_t upper_bound(uintptr_t address)
     return low;
 }
 
+static uintptr_t lowest_gap(size_t bytes)
+{
+    take_lock();
+    uintptr_t begin = FIRST_ADDRESS;
+    for (size_t i = upper_bound(begin); i < range_count && ranges[i].begin < begin + bytes; i++)
+        begin = (ranges[i].begin + ranges[i].bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    release_lock();
+    return begin;
+}
+
+/* As reserve_addresses, at the lowest address that is free; elsewhere if something else of the process lies there. */
+static void *reserve_lowest(size_t bytes)
+{
+    void *wanted = (void *)lowest_gap(bytes);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    void *memory = mmap(wanted, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory != wanted) {
+        if (memory != MAP_FAILED)
+            munmap(memory, bytes); /* a kernel before 4.17 takes the address for a hint */
+        return reserve_addresses(bytes);
+    }
+    madvise(memory, bytes, MADV_NOHUGEPAGE);
+    return memory;
+}
+
 bool remember_range(struct range range)
 {
     take_lock();
@@ -153,7 +182,7 @@ int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind k
     open_context(device);
     if (!charge(device, rounded))
         return ERROR_OUT_OF_MEMORY;
-    void *memory = reserve_addresses(rounded);
+    void *memory = reserve_lowest(rounded);
     if (!memory || !remember_range((struct range){(uintptr_t)memory, rounded, kind, device, NULL})) {
         refund(device, rounded);
         return ERROR_OUT_OF_MEMORY;
