@@ -105,8 +105,7 @@ class Attention(nn.Module):
         key = self.rotation(key)
         out = attend(query, key, value, torch.tril(torch.ones(length, length)))
         out = out.transpose(-2, -3).flatten(-2)
-        out = self.out(out)
-        return out
+        return self.out(out)
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
@@ -138,8 +137,7 @@ class Block(nn.Module):
         middle = attended + x
         normed_again = self.norm2(middle)
         fed = self.feed_forward(normed_again)
-        out = fed + middle
-        return out
+        return fed + middle
 
 
 class LanguageModel(nn.Module):

@@ -97,7 +97,7 @@ static uintptr_t lowest_gap(size_t bytes)
 {
     take_lock();
     uintptr_t begin = FIRST_ADDRESS;
-    for (size_t i = upper_bound(begin); i < range_count && ranges[i].begin < begin + bytes; i++)
+    for (size_t i = upper_bound(begin - 1); i < range_count && ranges[i].begin < begin + bytes; i++)
         begin = (ranges[i].begin + ranges[i].bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     release_lock();
     return begin;
