@@ -43,3 +43,7 @@ class UnknownSymbolError(EmulatorError):
 
 class UnknownGpuError(VramprofError):
     """No GPU of that name is in the catalog."""
+
+
+class GpuFileError(VramprofError):
+    """A file does not describe a GPU in full or is wrong about it."""

@@ -22,9 +22,12 @@ from pathlib import Path
 from vramprof.emulator.symbols import defined_symbols, wanted_symbols
 from vramprof.emulator.torch_build import TorchBuild, find_torch
 from vramprof.errors import EmulatorError, TorchAlreadyImportedError, UnknownSymbolError, UnsupportedPlatformError
+from vramprof.units import format_bytes
 
 ENVIRONMENT_VARIABLE = "VRAMPROF_EMULATED_DEVICE"
 MAX_DEVICES = 64
+ADDRESS_SPACE_BYTES = 1 << 46
+"""Half of what x86-64 gives a process: expandable segments reserve more than the card has."""
 
 _HERE = Path(__file__).resolve().parent
 _LIBRARY_FOLDER = _HERE / "lib"
@@ -137,6 +140,19 @@ def _check_spec(spec: DeviceSpec, count: int) -> None:
         raise EmulatorError(f"not a usable device name: {spec.name!r}: use up to 90 letters, digits and spaces")
     if not spec.context_bytes < spec.total_bytes:
         raise EmulatorError(f"{spec.name}: the context alone fills the card: give total_bytes above context_bytes")
+    if spec.total_bytes * count > ADDRESS_SPACE_BYTES:
+        raise EmulatorError(
+            f"{count} x {format_bytes(spec.total_bytes)} is more than the {format_bytes(ADDRESS_SPACE_BYTES)} of"
+            " addresses that a process has for it: ask for less memory or fewer devices"
+        )
+    import resource  # not on Windows, where `_check_platform` has refused
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and spec.total_bytes * count > allowed:
+        raise EmulatorError(
+            f"{count} x {format_bytes(spec.total_bytes)} is more than the {format_bytes(allowed)} of addresses that"
+            " this shell allows: `ulimit -v unlimited`, or ask for less memory"
+        )
 
 
 def _built_libraries() -> tuple[Path, Path]:

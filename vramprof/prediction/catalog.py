@@ -1,75 +1,67 @@
-"""Turns a GPU's name into its figures.
-
-Total memory is what the driver reports to torch, read off out-of-memory messages and `nvidia-smi` prints of such cards
-("a total capacity of 79.15 GiB"), so it is exact to 10 MiB; multiprocessors, shared memory and L2 are from NVIDIA's
-architecture white papers and the CUDA programming guide's table of compute capabilities; the context is an estimate.
-"""
+"""Turns the name of a GPU, or of a file that describes one, into its figures."""
 
 from __future__ import annotations
 
 import difflib
+import functools
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from vramprof.emulator import DeviceSpec
-from vramprof.errors import UnknownGpuError
-from vramprof.units import GIB, KIB, MIB, parse_bytes
+from vramprof.emulator.torch_build import find_torch
+from vramprof.errors import EmulatorError, UnknownGpuError
+from vramprof.prediction.gpu_file import LEAST_BYTES, Gpu, read_gpus
+from vramprof.units import parse_bytes
 
-_SHARED_KIB = {  # compute capability: (per block with opt-in, per multiprocessor, threads per multiprocessor)
-    (7, 0): (96, 96, 2048), (7, 5): (64, 64, 1024), (8, 0): (163, 164, 2048), (8, 6): (99, 100, 1536),
-    (8, 9): (99, 100, 1536), (9, 0): (227, 228, 2048), (10, 0): (227, 228, 2048), (10, 3): (227, 228, 2048),
-    (12, 0): (99, 100, 1536),
-}  # fmt: skip
+CATALOG = Path(__file__).with_name("gpus.toml")
+NEWEST_CUDA = 13
 
-# name: (driver's name, GiB, compute capability, multiprocessors, L2 MiB)
-_ROWS: dict[str, tuple[str, float, tuple[int, int], int, float]] = {
-    "t4": ("Tesla T4", 14.74, (7, 5), 40, 4),
-    "v100-16gb": ("Tesla V100-SXM2-16GB", 15.77, (7, 0), 80, 6),
-    "v100-32gb": ("Tesla V100-SXM2-32GB", 31.74, (7, 0), 80, 6),
-    "rtx2080ti": ("NVIDIA GeForce RTX 2080 Ti", 10.75, (7, 5), 68, 5.5),
-    "rtx3060": ("NVIDIA GeForce RTX 3060", 11.76, (8, 6), 28, 3),
-    "rtx3090": ("NVIDIA GeForce RTX 3090", 23.69, (8, 6), 82, 6),
-    "rtx4060ti-16gb": ("NVIDIA GeForce RTX 4060 Ti", 15.60, (8, 9), 34, 32),
-    "rtx4090": ("NVIDIA GeForce RTX 4090", 23.64, (8, 9), 128, 72),
-    "rtx5090": ("NVIDIA GeForce RTX 5090", 31.36, (12, 0), 170, 96),
-    "a10": ("NVIDIA A10", 22.06, (8, 6), 72, 6),
-    "a10g": ("NVIDIA A10G", 22.06, (8, 6), 80, 6),
-    "l4": ("NVIDIA L4", 22.03, (8, 9), 58, 48),
-    "l40s": ("NVIDIA L40S", 44.40, (8, 9), 142, 96),
-    "a40": ("NVIDIA A40", 44.43, (8, 6), 84, 6),
-    "a6000": ("NVIDIA RTX A6000", 47.53, (8, 6), 84, 6),
-    "rtx6000-ada": ("NVIDIA RTX 6000 Ada Generation", 47.50, (8, 9), 142, 96),
-    "rtx-pro-6000": ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 94.97, (12, 0), 188, 128),
-    "a100-40gb": ("NVIDIA A100-SXM4-40GB", 39.39, (8, 0), 108, 40),
-    "a100-80gb": ("NVIDIA A100-SXM4-80GB", 79.15, (8, 0), 108, 40),
-    "h100-80gb": ("NVIDIA H100 80GB HBM3", 79.10, (9, 0), 132, 50),
-    "h100-96gb": ("NVIDIA H100 96GB HBM3", 95.00, (9, 0), 132, 60),
-    "h200": ("NVIDIA H200", 139.80, (9, 0), 132, 60),
-    "h20": ("NVIDIA H20", 95.00, (9, 0), 78, 60),
-    "gh200": ("NVIDIA GH200 480GB", 94.50, (9, 0), 132, 60),
-    "b200": ("NVIDIA B200", 178.35, (10, 0), 148, 126),
-    "gb200": ("NVIDIA GB200", 184.30, (10, 0), 152, 126),
-    "b300": ("NVIDIA B300 SXM6 AC", 267.70, (10, 3), 148, 126),
-}
+
+@functools.cache
+def _catalog() -> Mapping[str, Gpu]:
+    return read_gpus(CATALOG)
 
 
 def gpu_names() -> tuple[str, ...]:
     """Every name of the catalog."""
-    return tuple(_ROWS)
+    return tuple(_catalog())
+
+
+def find_gpu(name: str) -> Gpu:
+    """A card of the catalog, or of a TOML file: `t4`, `./mycard.toml`, `./cards.toml#NAME`.
+
+    Raises:
+        UnknownGpuError: no such name.
+        GpuFileError: the file is not there or wrong.
+    """
+    path, _, card = name.strip().partition("#")
+    if path.lower().endswith(".toml"):
+        return _choose(read_gpus(Path(path).expanduser(), _catalog().values()), card, path)
+    key = name.strip().lower()
+    if key not in _catalog():
+        near = difflib.get_close_matches(key, _catalog(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "`vramprof gpus` lists them"
+        raise UnknownGpuError(f"no GPU {key!r} in the catalog: {hint}")
+    return _catalog()[key]
 
 
 def find_device(text: str) -> tuple[DeviceSpec, int]:
     """The device and the number of them that `name` or `name:memory=24GiB,count=8` means.
 
+    Its context is that of the CUDA release of the installed torch.
+
     Raises:
         UnknownGpuError: no such name, or a change that is not understood.
+        GpuFileError: the name is that of a TOML file which is not there or wrong.
     """
     name, _, changes = text.partition(":")
-    spec, count = _spec(name.strip().lower()), 1
+    spec, count = find_gpu(name).device(_cuda_major()), 1
     for change in filter(None, changes.split(",")):
         key, _, value = change.partition("=")
         try:
             if key == "memory":
-                spec = replace(spec, total_bytes=_whole_pages(parse_bytes(value)))
+                spec = replace(spec, total_bytes=_memory(value))
             elif key == "count":
                 count = _count(value)
             else:
@@ -79,11 +71,26 @@ def find_device(text: str) -> tuple[DeviceSpec, int]:
     return spec, count
 
 
-def _whole_pages(size_bytes: int) -> int:
-    if size_bytes < GIB // 2:
+def _choose(cards: Mapping[str, Gpu], card: str, path: str) -> Gpu:
+    if card in cards:
+        return cards[card]
+    if not card and len(cards) == 1:
+        return next(iter(cards.values()))
+    names = ", ".join(filter(None, cards)) or "one card without a name"
+    raise UnknownGpuError(f"{path} has {names}: say which, as in {path}#{next(iter(cards), '') or 'NAME'}")
+
+
+def _cuda_major() -> int:
+    try:
+        return find_torch().cuda_version // 1000
+    except EmulatorError:  # no torch, or a CPU build: the figures can be shown all the same
+        return NEWEST_CUDA
+
+
+def _memory(value: str) -> int:
+    size_bytes = parse_bytes(value)
+    if size_bytes < LEAST_BYTES:
         raise ValueError("a device has at least 512 MiB")
-    if size_bytes > 2**45:
-        raise ValueError("more than 32 TiB does not fit the address space")
     return size_bytes
 
 
@@ -91,22 +98,3 @@ def _count(value: str) -> int:
     if not value.isdigit() or not 1 <= int(value) <= 64:
         raise ValueError("count is 1 to 64")
     return int(value)
-
-
-def _spec(name: str) -> DeviceSpec:
-    if name not in _ROWS:
-        near = difflib.get_close_matches(name, _ROWS, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`vramprof gpus` lists them"
-        raise UnknownGpuError(f"no GPU {name!r} in the catalog: {hint}")
-    full_name, total_gib, capability, multiprocessors, l2_mib = _ROWS[name]
-    optin, per_multiprocessor, threads = _SHARED_KIB[capability]
-    return DeviceSpec(
-        name=full_name,
-        total_bytes=int(total_gib * GIB) // MIB * MIB,
-        compute_capability=capability,
-        multiprocessor_count=multiprocessors,
-        shared_memory_per_block_optin_bytes=optin * KIB,
-        shared_memory_per_multiprocessor_bytes=per_multiprocessor * KIB,
-        max_threads_per_multiprocessor=threads,
-        l2_cache_bytes=int(l2_mib * MIB),
-    )
