@@ -44,7 +44,7 @@ print(json.dumps([prof.report().as_dict(), stats["allocated_bytes.all.peak"], st
     device = report["devices"][0]
     peak = device["peak"]
     assert report["emulated"] is True
-    assert report["origin"] == "live"
+    assert report["origin"] == "predicted"
     assert peak["allocated_bytes"] == allocated == sum(peak["by_category"].values())
     assert device["peak_reserved_bytes"] == reserved
     parameters = 4 * (2 * 4096 * 1024 + 4096 + 1024 + 2 * 1024)

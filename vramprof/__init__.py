@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vramprof.api import Profiler, Recording, Report, emulate, load, profile
+    from vramprof.api import Profiler, Recording, Report, emulate, load, predict, profile
     from vramprof.errors import VramprofError
 
 __version__ = "0.1.0"
-__all__ = ["Profiler", "Recording", "Report", "VramprofError", "emulate", "load", "profile"]
+__all__ = ["Profiler", "Recording", "Report", "VramprofError", "emulate", "load", "predict", "profile"]
 
 _HOMES = {"VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device"}
 

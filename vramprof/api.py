@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vramprof.prediction.device import emulate
+from vramprof.prediction.dry_run import Program, dry_run
 from vramprof.profiler import Profiler
 from vramprof.recording import Recording
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES
 from vramprof.sources.files import load_file
 
-__all__ = ["Profiler", "Recording", "Report", "emulate", "load", "profile"]
+__all__ = ["Profiler", "Recording", "Report", "emulate", "load", "predict", "profile"]
 
 
 def profile(*, out: str | Path | None = None, max_entries: int = MAX_ENTRIES) -> Profiler:
@@ -37,3 +39,26 @@ def load(path: str | Path) -> Report:
         RecordingError: it is neither.
     """
     return Report(load_file(path))
+
+
+def predict(
+    program: Program, *arguments: Any, gpu: str, out: str | Path | None = None, timeout_s: float | None = None
+) -> Report:
+    """What a program's memory would be on a GPU, by a dry run in a child process: no GPU is needed.
+
+    `vramprof.predict("train.py", "--batch", "8", gpu="a100-80gb")` or `vramprof.predict(train, 8, gpu="l4")`; a
+    function must be at the top level of a module or script. Running out of memory is a result, not an error:
+    `report.recording.origin` is then "oom".
+
+    Args:
+        program: a script's path, or a function.
+        arguments: the script's, as strings, or the function's.
+        gpu: as for `emulate`.
+        out: a `.vram` folder to keep the recording in.
+        timeout_s: after so many seconds the child is stopped; None waits.
+
+    Raises:
+        UnknownGpuError: no such GPU.
+        DryRunError: the program failed for another reason than memory.
+    """
+    return Report(dry_run(program, arguments, gpu=gpu, out=None if out is None else Path(out), timeout_s=timeout_s))

@@ -47,3 +47,7 @@ class UnknownGpuError(VramprofError):
 
 class GpuFileError(VramprofError):
     """A file does not describe a GPU in full or is wrong about it."""
+
+
+class DryRunError(VramprofError):
+    """A program's dry run on an emulated device failed for another reason than memory."""

@@ -20,6 +20,7 @@ from vramprof.recording.storage import save_folder
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES, allocator_history
 from vramprof.sources.devices import allocated_bytes, record_devices, require_device
+from vramprof.sources.guessed_reads import guessed_reads
 from vramprof.sources.program import Program, program_spans
 from vramprof.sources.sampler import memory_samples
 
@@ -56,13 +57,18 @@ class Profiler:
         if self._recorder is not None:
             raise SessionError("this vramprof.profile() has already run: make a new one")
         require_device()
-        recorder = self._recorder = Recorder(origin="live", emulated=emulator.active() is not None, folder=self._out)
+        recorder = self._recorder = Recorder(
+            origin="live" if emulator.active() is None else "predicted",
+            emulated=emulator.active() is not None,
+            folder=self._out,
+        )
         recorder.metadata.update(_about_process())
         with ExitStack() as stack:
             stack.enter_context(_only(self))
             stack.callback(record_devices, recorder, allocated_bytes())
             stack.enter_context(allocator_history(recorder, max_entries=self._max_entries))
             stack.enter_context(memory_samples(recorder))
+            stack.enter_context(guessed_reads(recorder))
             self._program = stack.enter_context(program_spans(recorder))
             recorder.flush()
             self._stack = stack.pop_all()

@@ -56,6 +56,8 @@ class DeviceSpec:
     clock_khz: int = 1_410_000
     memory_clock_khz: int = 1_215_000
     memory_bus_bits: int = 5120
+    lag: int = 0
+    """Launches that the device is behind the host: what `record_stream` defers is freed so much later."""
 
 
 def start(spec: DeviceSpec, *, count: int = 1) -> None:
@@ -126,6 +128,11 @@ def _preload_in_children(libraries: tuple[Path, ...]) -> None:
     os.environ["LD_PRELOAD"] = ":".join([*(name for name in present if name and name not in ours), *ours])
 
 
+def device_library() -> ctypes.CDLL:
+    """The loaded library of the emulated device."""
+    return ctypes.CDLL(str(_LIBRARY_FOLDER / "libcuda.so.1"))
+
+
 def _check_platform() -> None:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise UnsupportedPlatformError(
@@ -176,6 +183,7 @@ _INTEGER_FIELDS = {  # as native/device.c calls them, and as DeviceSpec does
     "clock_khz": "clock_khz",
     "memory_clock_khz": "memory_clock_khz",
     "memory_bus_bits": "memory_bus_bits",
+    "lag": "lag",
 }
 
 

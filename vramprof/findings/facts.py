@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
+from vramprof.analyses.guesses import Guess, find_guesses
 from vramprof.analyses.peak import Peak, find_peak
 from vramprof.analyses.steps import Step, find_steps
 from vramprof.analyses.timeline import Timeline, make_timeline
@@ -25,6 +26,7 @@ class DeviceFacts:
     timeline: Timeline
     peak: Peak
     steps: tuple[Step, ...]
+    guesses: tuple[Guess, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         timeline=timeline,
         peak=find_peak(recording, allocations, attribution, timeline),
         steps=find_steps(recording, timeline),
+        guesses=find_guesses(recording, index),
     )
 
 

@@ -61,3 +61,15 @@ def history_cut_off(device: DeviceFacts) -> Iterator[Finding]:
     fix = Fix("start recording before the model is built, or raise max_entries")
     title = f"history is cut off: {allocations.unmatched_count} frees lack their allocation (± {format_bytes(error)})"
     yield Finding("VP901", title, "info", error, "measured", device.index, evidence, fix)
+
+
+@rule("VP902")
+def guessed_reads(device: DeviceFacts) -> Iterator[Finding]:
+    """A dry run computes nothing: what the program read back from the device was a guess."""
+    if not device.guesses:
+        return
+    total = sum(guess.count for guess in device.guesses)
+    evidence = tuple(Evidence("read here", guess.count, "reads", guess.frames) for guess in device.guesses)
+    fix = Fix("see that no shape, branch or loop depends on what these lines read; on a real GPU it may differ")
+    title = f"{total} reads of values that the emulated device never computed may have steered the program"
+    yield Finding("VP902", title, "info", 0, "predicted", device.index, evidence, fix)

@@ -64,8 +64,10 @@ def find_device(text: str) -> tuple[DeviceSpec, int]:
                 spec = replace(spec, total_bytes=_memory(value))
             elif key == "count":
                 count = _count(value)
+            elif key == "lag":
+                spec = replace(spec, lag=_launches(value))
             else:
-                raise ValueError("use memory=24GiB or count=8")
+                raise ValueError("use memory=24GiB, count=8 or lag=1000")
         except ValueError as error:
             raise UnknownGpuError(f"--emulate {text}: cannot read {change!r}: {error}") from None
     return spec, count
@@ -97,4 +99,10 @@ def _memory(value: str) -> int:
 def _count(value: str) -> int:
     if not value.isdigit() or not 1 <= int(value) <= 64:
         raise ValueError("count is 1 to 64")
+    return int(value)
+
+
+def _launches(value: str) -> int:
+    if not value.isdigit():
+        raise ValueError("lag is a number of launches")
     return int(value)

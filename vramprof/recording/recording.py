@@ -28,6 +28,7 @@ class Recording:
     spans: pd.DataFrame
     tensors: pd.DataFrame
     devices: pd.DataFrame
+    guessed_reads: pd.DataFrame
     gaps: pd.DataFrame
 
     @property

@@ -71,6 +71,8 @@ TABLES: dict[str, pa.Schema] = {
         ("begin_allocated_bytes", pa.int64()), ("end_allocated_bytes", pa.int64()),
         ("peak_allocated_bytes", pa.int64()), ("peak_reserved_bytes", pa.int64()),
     ),
+    # Small reads of an emulated device's memory that gave what no kernel had computed, by line.
+    "guessed_reads": _table(_device, ("size_bytes", pa.int64()), ("count", pa.int64()), _stack),
     "gaps": _table(
         ("source", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("lost_count", pa.int64()),
         ("reason", pa.string()),

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
+from vramprof.recording import Frame
 from vramprof.units import format_bytes
 
 _COLORS = {
@@ -22,6 +24,7 @@ _COLORS = {
 _SEVERITY = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 _ROWS = 6
+_EVIDENCE_ROWS = 3
 
 
 def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
@@ -112,8 +115,7 @@ def _modules(device: DeviceFacts) -> RenderableType:
 def _lines(device: DeviceFacts) -> RenderableType:
     total: dict[str, int] = {}
     for stack in device.peak.by_stack:
-        frame = users_frame(stack.frames)
-        where = f"{_short(frame.filename)}:{frame.line} {frame.name}" if frame else "(no Python frames)"
+        where = _place(users_frame(stack.frames))
         total[where] = total.get(where, 0) + stack.bytes
     if not total:
         return Text("")
@@ -137,8 +139,19 @@ def _steps(device: DeviceFacts) -> RenderableType:
 
 
 def _finding(finding: Finding) -> RenderableType:
-    head = Text.assemble((f"{finding.code} {finding.title}", _SEVERITY[finding.severity]))
-    lines = [head, Text(f"  {finding.fix.action}")]
+    lines: list[RenderableType] = []
+    pointing = [evidence for evidence in finding.evidence if evidence.frames]
+    for evidence in pointing[:_EVIDENCE_ROWS]:
+        where = _place(users_frame(evidence.frames))
+        lines.append(Text(f"{where}: {evidence.value:,.0f} {evidence.unit}", style="dim"))
+    if len(pointing) > _EVIDENCE_ROWS:
+        lines.append(Text(f"and {len(pointing) - _EVIDENCE_ROWS} lines more", style="dim"))
+    lines.append(Text(finding.fix.action))
     if finding.fix.code:
-        lines.append(Text(f"  {finding.fix.code}", style="bold"))
-    return Group(Text(""), *lines)
+        lines.append(Text(finding.fix.code, style="bold"))
+    head = Text(f"{finding.code} {finding.title}", _SEVERITY[finding.severity])
+    return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def _place(frame: Frame | None) -> str:
+    return f"{_short(frame.filename)}:{frame.line} {frame.name}" if frame else "(no Python frames)"

@@ -41,6 +41,8 @@ static void read_number(const char *key, const char *value)
         the_card.total_bytes = strtoull(value, NULL, 10);
     if (!strcmp(key, "context_bytes"))
         the_card.context_bytes = strtoull(value, NULL, 10);
+    if (!strcmp(key, "lag"))
+        the_card.lag = strtoull(value, NULL, 10);
     if (!strcmp(key, "name"))
         strncpy(the_card.name, value, sizeof the_card.name - 1);
 }

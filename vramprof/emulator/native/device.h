@@ -15,6 +15,7 @@ enum {
     ERROR_INVALID_DEVICE = 101,
     ERROR_INVALID_HANDLE = 400,
     ERROR_NOT_FOUND = 500,
+    ERROR_NOT_READY = 600,
     ERROR_CAPTURE_INVALID = 901,
     ERROR_NOT_SUPPORTED = 801,
 };
@@ -35,6 +36,7 @@ struct card {
     int threads_per_multiprocessor;
     int l2_bytes;
     int clock_khz, memory_clock_khz, memory_bus_bits;
+    uint64_t lag;     /* launches that the device is behind */
     int cuda_version; /* of the installed torch: 13000, 12040, ... */
 };
 
@@ -76,10 +78,20 @@ int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind k
 int device_free(void *pointer);
 int host_allocate(void **pointer, size_t bytes);
 int host_free(void *pointer);
-void copy_bytes(void *to, const void *from, size_t bytes);
-void fill_bytes(void *to, int value, size_t bytes);
 void *new_handle(size_t bytes); /* a zeroed object for an opaque handle; bytes may be 0 */
 int device_attribute(int attribute, int device);
+
+/* copies.c */
+void copy_bytes(void *to, const void *from, size_t bytes);
+void pass_on_bytes(void *to, const void *from, size_t bytes);
+void fill_bytes(void *to, int value, size_t bytes);
+void forget_bytes(const void *begin, size_t bytes); /* their values are gone */
+
+/* work.c */
+uint64_t submit_work(void); /* the sequence number of one launch */
+uint64_t work_so_far(void);
+bool work_is_done(uint64_t sequence);
+void wait_for_work(uint64_t sequence);
 
 #pragma GCC visibility pop
 

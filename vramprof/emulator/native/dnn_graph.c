@@ -27,7 +27,6 @@ enum {
     TYPE_INT64 = 3,
     TYPE_DESCRIPTOR = 15,
     TYPE_CHAR = 24,
-    
     OLDEST_THAT_CAN_BE_ASKED = 90800,
 };
 
@@ -184,5 +183,6 @@ int cudnnBackendGetAttribute(descriptor descriptor, int attribute, int type, int
 int cudnnBackendExecute(void *handle, descriptor plan, descriptor pack)
 {
     (void)handle, (void)plan, (void)pack;
+    submit_work();
     return OK;
 }

@@ -123,6 +123,12 @@ int cuCtxPopCurrent(struct context **context)
     return cuCtxPopCurrent_v2(context);
 }
 
+int cuCtxSynchronize(void)
+{
+    wait_for_work(work_so_far());
+    return OK;
+}
+
 int cuCtxGetLimit(size_t *bytes, int limit)
 {
     (void)limit;

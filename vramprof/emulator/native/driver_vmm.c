@@ -100,6 +100,7 @@ int cuMemUnmap(char *pointer, size_t bytes)
             return ERROR_INVALID_VALUE;
         let_go(range.owner);
     }
+    forget_bytes(pointer, bytes);
     madvise(pointer, bytes, MADV_DONTNEED);
     return OK;
 }

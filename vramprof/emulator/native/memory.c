@@ -9,12 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Copies above this size are not carried out: kernels do not run, so no result would depend on the bytes, and tens
- * of GiB of "device" memory must not become host memory. Reading back is allowed more: an untouched page costs
- * nothing to read, and a host buffer with leftovers in it can crash a program. */
-#define WRITE_LIMIT_BYTES ((size_t)1 << 20)
-#define READ_LIMIT_BYTES ((size_t)16 << 20)
-
 /* Where drivers on Linux begin to hand out addresses. The caching allocator takes the lowest of free blocks of equal
  * size, so the order of addresses decides what it reuses: upwards, first gap that fits, as recorded from real cards. */
 #define FIRST_ADDRESS ((uintptr_t)0x502000000)
@@ -165,12 +159,6 @@ bool forget_range(const void *begin, struct range *forgotten)
     return exact;
 }
 
-static bool is_on_device(const void *pointer)
-{
-    struct range range;
-    return find_range(pointer, &range) && (range.kind == MEMORY_DEVICE || range.kind == MEMORY_MAPPED);
-}
-
 int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind kind)
 {
     *pointer = NULL;
@@ -198,6 +186,7 @@ int device_free(void *pointer)
         return OK;
     if (!forget_range(pointer, &range))
         return ERROR_INVALID_VALUE;
+    forget_bytes(pointer, range.bytes);
     munmap(pointer, range.bytes);
     refund(range.device, range.bytes);
     return OK;
@@ -225,31 +214,6 @@ int host_free(void *pointer)
         return ERROR_INVALID_VALUE;
     munmap(pointer, range.bytes);
     return OK;
-}
-
-void copy_bytes(void *to, const void *from, size_t bytes)
-{
-    size_t limit = is_on_device(to) ? WRITE_LIMIT_BYTES : READ_LIMIT_BYTES;
-    if (to && from && bytes <= limit)
-        memmove(to, from, bytes);
-}
-
-/* A large fill with zeros drops the pages instead of writing them: the range then reads as zeros at no cost. */
-void fill_bytes(void *to, int value, size_t bytes)
-{
-    if (!to)
-        return;
-    if (bytes <= WRITE_LIMIT_BYTES) {
-        memset(to, value, bytes);
-        return;
-    }
-    if (value || !is_on_device(to))
-        return;
-    const uintptr_t page = 4096, begin = ((uintptr_t)to + page - 1) / page * page;
-    const uintptr_t end = ((uintptr_t)to + bytes) / page * page;
-    memset(to, 0, begin - (uintptr_t)to);
-    madvise((void *)begin, end - begin, MADV_DONTNEED);
-    memset((void *)end, 0, (uintptr_t)to + bytes - end);
 }
 
 void *new_handle(size_t bytes)

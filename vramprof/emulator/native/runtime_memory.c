@@ -21,6 +21,7 @@ int cudaFree(void *pointer)
 {
     if (!pointer)
         open_context(current_device()); /* cudaFree(0) is the customary way to open one */
+    wait_for_work(work_so_far());
     int error = device_free(pointer);
     return error ? fail(error) : OK;
 }
@@ -88,13 +89,15 @@ int cudaMemcpy(void *to, const void *from, size_t bytes, int direction)
 {
     (void)direction;
     copy_bytes(to, from, bytes);
+    wait_for_work(work_so_far());
     return OK;
 }
 
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int direction, void *stream)
 {
-    (void)stream;
-    return cudaMemcpy(to, from, bytes, direction);
+    (void)direction, (void)stream;
+    copy_bytes(to, from, bytes);
+    return OK;
 }
 
 int cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device, size_t bytes, void *stream)
@@ -108,9 +111,8 @@ int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_p
                       int direction, void *stream)
 {
     (void)direction, (void)stream;
-    if (width * height <= (1 << 20))
-        for (size_t row = 0; row < height; row++)
-            memmove((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
+    for (size_t row = 0; row < height; row++)
+        copy_bytes((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
     return OK;
 }
 
@@ -123,6 +125,7 @@ int cudaMemset(void *to, int value, size_t bytes)
 int cudaMemsetAsync(void *to, int value, size_t bytes, void *stream)
 {
     (void)stream;
+    submit_work();
     return cudaMemset(to, value, bytes);
 }
 

@@ -1,4 +1,4 @@
-/* CUDA runtime: streams, events, capture and graphs. Work is over the moment it is submitted. */
+/* CUDA runtime: streams, events, capture and graphs. How far work has come is in work.c. */
 #include "device.h"
 
 #include <stdatomic.h>
@@ -24,6 +24,7 @@ struct stream {
 
 struct event {
     struct timespec when;
+    uint64_t sequence; /* of the work before it */
     struct capture *capture;
 };
 
@@ -113,6 +114,7 @@ DESTROYS(cudaEventDestroy)
 int cudaEventRecord(struct event *event, struct stream *stream)
 {
     clock_gettime(CLOCK_MONOTONIC, &event->when);
+    event->sequence = work_so_far();
     event->capture = capture_of(stream);
     return OK;
 }
@@ -123,8 +125,34 @@ int cudaEventRecordWithFlags(struct event *event, struct stream *stream, unsigne
     return cudaEventRecord(event, stream);
 }
 
+int cudaEventQuery(struct event *event)
+{
+    return work_is_done(event->sequence) ? OK : fail(ERROR_NOT_READY);
+}
+
+int cudaEventSynchronize(struct event *event)
+{
+    wait_for_work(event->sequence);
+    return OK;
+}
+
+int cudaStreamQuery(struct stream *stream)
+{
+    (void)stream;
+    return work_is_done(work_so_far()) ? OK : fail(ERROR_NOT_READY);
+}
+
+int cudaStreamSynchronize(struct stream *stream)
+{
+    (void)stream;
+    wait_for_work(work_so_far());
+    return OK;
+}
+
 int cudaEventElapsedTime(float *milliseconds, struct event *start, struct event *end)
 {
+    if (!work_is_done(end->sequence))
+        return fail(ERROR_NOT_READY);
     double seconds = (double)(end->when.tv_sec - start->when.tv_sec);
     *milliseconds = (float)(seconds * 1e3 + (double)(end->when.tv_nsec - start->when.tv_nsec) / 1e6);
     return OK;
@@ -294,6 +322,16 @@ int cuStreamIsCapturing(struct stream *stream, int *status)
     return cudaStreamIsCapturing(stream, status);
 }
 
+int cuStreamQuery(struct stream *stream)
+{
+    return cudaStreamQuery(stream);
+}
+
+int cuStreamSynchronize(struct stream *stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+
 int cuEventCreate(struct event **event, unsigned flags)
 {
     return cudaEventCreateWithFlags(event, flags);
@@ -302,6 +340,21 @@ int cuEventCreate(struct event **event, unsigned flags)
 int cuEventDestroy_v2(struct event *event)
 {
     return cudaEventDestroy(event);
+}
+
+int cuEventRecord(struct event *event, struct stream *stream)
+{
+    return cudaEventRecord(event, stream);
+}
+
+int cuEventQuery(struct event *event)
+{
+    return cudaEventQuery(event);
+}
+
+int cuEventSynchronize(struct event *event)
+{
+    return cudaEventSynchronize(event);
 }
 
 CREATES(cudaUserObjectCreate)
