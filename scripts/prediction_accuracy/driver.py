@@ -52,8 +52,8 @@ class Interpreters:
 
 def measure(
     rows: Iterable[Row], *, interpreters: Interpreters, timeout_s: float, tell: Callable[[str], None]
-) -> list[Result]:
-    """One result per row, in the order of the rows. A program that fails gives results that say why."""
+) -> tuple[list[Result], dict[Program, Outcome]]:
+    """One result per row, in the order of the rows, and all that the programs told. A failed one's results say why."""
     rows = list(rows)
     programs = list(dict.fromkeys(row.program for row in rows))
     outcomes: dict[Program, Outcome] = {}
@@ -61,7 +61,7 @@ def measure(
         outcome = outcomes[program] = run(program, interpreters=interpreters, timeout_s=timeout_s)
         state = outcome.failure or "done"
         tell(f"[{number}/{len(programs)}] {program.module} on {program.card}: {state}, {outcome.seconds:.0f} s")
-    return [_result(row, outcomes[row.program]) for row in rows]
+    return [_result(row, outcomes[row.program]) for row in rows], outcomes
 
 
 def sample(rows: Iterable[Row], *, count: int, seed: int) -> list[Row]:
@@ -90,7 +90,7 @@ def _installed(requirement: str) -> Path:
     """The folder that has a requirement from PyPI, and nothing else."""
     folder = PACKAGES / requirement
     if not folder.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), requirement]
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target", str(folder), requirement]
         subprocess.run(pip, check=True)
         for package in folder.glob("[!.]*[!o]/"):  # one without __init__.py would lose to any other copy on the path
             if any(package.glob("*/*.py")):

@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from types import ModuleType
 
+from prediction_accuracy.events import Alignment
 from prediction_accuracy.rows import Goal, Result
 
 MIB = 1 << 20
@@ -19,8 +20,8 @@ UNEXPLAINED = "**not explained**"
 Row = Sequence[object]
 
 
-def render(results: list[Result], sources: dict[str, ModuleType], *, more: str = "") -> str:
-    """The page. `more` is Markdown put at its end."""
+def render(results: list[Result], alignments: list[Alignment], sources: dict[str, ModuleType]) -> str:
+    """The page."""
     cores = f"Python {platform.python_version()}, {platform.machine()}, no GPU."
     torches = ", ".join(sorted({result.torch_used for result in results if result.torch_used}))
     head = (
@@ -31,8 +32,14 @@ def render(results: list[Result], sources: dict[str, ModuleType], *, more: str =
         "An error is (predicted - measured) / measured; exact means within 0.01 MiB. Errors of allocated,\n"
         "reserved and process memory (NVML, CUDA context included) are never mixed.\n"
     )
-    parts = [head, _goals(results, sources), _summary(results), _rivals(results), *_sources(results, sources)]
-    return "\n".join(part for part in [*parts, more] if part)
+    parts = [head, _goals(results, sources), _summary(results), _rivals(results)]
+    for name, module in sources.items():
+        mine = [result for result in results if result.source == name]
+        events = [alignment for alignment in alignments if alignment.source == name]
+        if mine:
+            parts += [f"## {name}\n\n{(module.__doc__ or '').strip()}\n", _outliers(mine, module), _failures(mine)]
+            parts.append(_events(events, getattr(module, "EVENT_EXPLANATIONS", {})))
+    return "\n".join(part for part in parts if part)
 
 
 def median_error(results: Iterable[Result]) -> float:
@@ -99,15 +106,6 @@ def _rivals(results: list[Result]) -> str:
     return _section("Rivals' published predictions on the same rows", heads, lines)
 
 
-def _sources(results: list[Result], sources: dict[str, ModuleType]) -> Iterable[str]:
-    for name, module in sources.items():
-        mine = [result for result in results if result.source == name]
-        if mine:
-            yield f"## {name}\n\n{(module.__doc__ or '').strip()}\n"
-            yield _outliers(mine, module)
-            yield _failures(mine)
-
-
 def _outliers(results: list[Result], module: ModuleType) -> str:
     """One line per reason and group; the rows that it covers are named by the first three and counted."""
     far = [result for result in results if result.error_ratio is not None and abs(result.error_ratio) > OUTLIER_RATIO]
@@ -131,6 +129,29 @@ def _failures(results: list[Result]) -> str:
             by_reason.setdefault(result.failure, []).append(result)
     lines = [(len(rows), rows[0].key, reason) for reason, rows in by_reason.items()]
     return _section("Rows without a prediction", ("rows", "first of them", "reason"), lines, level="###")
+
+
+def _events(alignments: list[Alignment], explanations: dict[str, str]) -> str:
+    """How the allocator's events align, and why where they do not."""
+    lines = []
+    for one in alignments:
+        places = [pair.rpartition("=")[::2] for pair in one.where.split(";") if pair]
+        reasons = (f"{count} at {place}: {explanations.get(place, UNEXPLAINED)}" for place, count in places)
+        counts = (one.measured_count, one.predicted_count, one.equal_in_order_count)
+        any_order = one.equal_in_any_order_count / max(one.measured_count, one.predicted_count)
+        shares = (f"{one.equal_in_order_ratio:.2%}", f"{any_order:.2%}")
+        lines.append((one.key, one.torch_used, *counts, *shares, "<br>".join(reasons) or "none"))
+    heads = (
+        "program",
+        "torch",
+        "events measured",
+        "predicted",
+        "equal, in order",
+        "share",
+        "in any order",
+        "differences",
+    )
+    return _section("Allocator events, (action, size) one by one", heads, lines, level="###")
 
 
 def _reason(result: Result, module: ModuleType) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from prediction_accuracy.events import peaks
+
 DEVICE = torch.device("cuda")
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS, HIDDEN = 10_000, 256, 512, 4, 16, 1344
 BATCH, ROUNDS = 10, 3
@@ -197,6 +199,7 @@ def run(*, length: int, train: bool, mixed: bool) -> Iterator[tuple[str, dict[st
     precision: Any = torch.amp.autocast(device_type="cuda", dtype=torch.bfloat16) if mixed else nullcontext()
     events = (_train if train else _forward)(LanguageModel(), length, precision)
     yield "events", {"events": events}
+    yield "peaks", peaks(events)
 
 
 def _forward(model: LanguageModel, length: int, precision: Any) -> list[tuple[str, int]]:

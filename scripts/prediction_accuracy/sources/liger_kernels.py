@@ -1,7 +1,7 @@
 """Liger-Kernel's benchmark table: `max_memory_allocated` of one layer or loss on A100, H100, B200, RTX 3090 and 4090.
 
 Each program repeats the layer as the benchmark script of the stated Liger-Kernel version does, all providers in one
-process. The torch version is stated nowhere.
+process. The torch version is stated nowhere: the newest one of the day was taken, or the next that can be emulated.
 """
 
 from __future__ import annotations
@@ -50,6 +50,19 @@ RELEASES = {
     ("megatron_swiglu", "0.8.1"): "0.8.2",
 }
 """The first release that has a kernel, where its row was measured while it was still being written."""
+TORCH_SINCE = {
+    "2.4.0": "2024-07",
+    "2.5.0": "2024-10",
+    "2.6.0": "2025-01",
+    "2.7.0": "2025-04",
+    "2.8.0": "2025-08",
+    "2.9.0": "2025-10",
+    "2.10.0": "2026-01",
+    "2.11.0": "2026-03",
+    "2.12.0": "2026-05",
+    "2.13.0": "2026-07",
+}
+"""The months in which torch was released; the newest of a row's day is taken, for the table does not say."""
 PLAIN = "plain PyTorch"
 GROUPS = {
     "huggingface": PLAIN,
@@ -85,7 +98,7 @@ def rows() -> Iterator[Row]:
 def _run_of(line: dict[str, str]) -> tuple[str, ...]:
     """What one run of a benchmark script has in common."""
     names = ("kernel_name", "gpu_name", "x_name", "extra_benchmark_config_str", "liger_version")
-    return tuple(line[name] for name in names)
+    return (*(line[name] for name in names), line["timestamp"][:7])
 
 
 def _figure(line: dict[str, str]) -> tuple[str, str, int]:
@@ -93,17 +106,24 @@ def _figure(line: dict[str, str]) -> tuple[str, str, int]:
 
 
 def _program(run: tuple[str, ...], asked: tuple[tuple[str, str, int], ...]) -> Program:
-    kernel, gpu, _, config, version = run
+    kernel, gpu, _, config, version, month = run
     settings = tuple(sorted(json.loads(config).items()))
     packages = [f"liger-kernel=={RELEASES.get((kernel, version), version)}"]
     packages += ["megatron-core==0.16.1"] * kernel.startswith("megatron")
+    torch_version = [release for release, since in TORCH_SINCE.items() if since <= month][-1]
     return Program.of(
-        "liger_kernels", CARDS[gpu], packages=tuple(packages), kernel=kernel, settings=settings, asked=asked
+        "liger_kernels",
+        CARDS[gpu],
+        torch_version=torch_version,
+        packages=tuple(packages),
+        kernel=kernel,
+        settings=settings,
+        asked=asked,
     )
 
 
 def _row(line: dict[str, str], program: Program) -> Row:
-    kernel, gpu, x_name, config, version = _run_of(line)
+    kernel, gpu, x_name, config, version, _ = _run_of(line)
     provider, mode, x = _figure(line)
     settings = ",".join(f"{name}={value}".replace("torch.", "") for name, value in json.loads(config).items())
     return Row(
