@@ -88,7 +88,7 @@ def test_one_card_in_a_table_needs_no_name(tmp_path: Path) -> None:
         (MINE + "zzz = 3\n", "no field is called 'zzz': there are name, total"),
         (MINE.replace('"23.5 GiB"', '"much"'), "total: not a size: 'much'"),
         (MINE.replace('"23.5 GiB"', "true"), "total: True is not a size: write it like \"24 GiB\""),
-        (MINE.replace('"23.5 GiB"', "-1"), "total: -1 is not above 0"),
+        (MINE.replace('"23.5 GiB"', "-1"), "total: -1 is below 0"),
         (MINE.replace('"23.5 GiB"', '"1 MiB"'), "total: a card has at least 512 MiB"),
         (MINE.replace('"8.6"', "8.6"), "compute_capability: 8.6 is not a compute capability: write it like"),
         (MINE.replace('"8.6"', '"5.2"'), "no known card has compute capability 5.2: give l2, shared_per_block_optin"),

@@ -183,8 +183,8 @@ def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f'{value!r} is not a size: write it like "24 GiB", or as a number of bytes')
     size_bytes = parse_bytes(value) if isinstance(value, str) else value
-    if size_bytes <= 0:
-        raise ValueError(f"{value!r} is not above 0")
+    if size_bytes < 0:
+        raise ValueError(f"{value!r} is below 0")
     return size_bytes
 
 

@@ -193,6 +193,7 @@ int cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 int cudaDeviceSynchronize(void)
 {
+    open_context(current_device());
     wait_for_work(work_so_far());
     return OK;
 }
