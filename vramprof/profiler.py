@@ -19,6 +19,7 @@ from vramprof.recording import Recorder, Recording
 from vramprof.recording.storage import save_folder
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES, allocator_history
+from vramprof.sources.device_limits import device_limits
 from vramprof.sources.devices import allocated_bytes, record_devices, require_device
 from vramprof.sources.guessed_reads import guessed_reads
 from vramprof.sources.program import Program, program_spans
@@ -69,6 +70,7 @@ class Profiler:
             stack.enter_context(allocator_history(recorder, max_entries=self._max_entries))
             stack.enter_context(memory_samples(recorder))
             stack.enter_context(guessed_reads(recorder))
+            stack.enter_context(device_limits(recorder))
             self._program = stack.enter_context(program_spans(recorder))
             recorder.flush()
             self._stack = stack.pop_all()

@@ -133,3 +133,23 @@ print(json.dumps([before, event.query()]))
 def test_a_lag_that_is_no_number_is_refused() -> None:
     result = run_program("import vramprof\nvramprof.emulate('t4:lag=soon')", gpu=None)
     assert "lag is a number of launches" in result.stderr
+
+
+def test_elapsed_time_counts_launches_and_nothing_else() -> None:
+    told = told_by(
+        """
+import json, time, torch
+def measure(pause):
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    x = torch.ones(8, device="cuda")
+    begin.record()
+    for _ in range(5):
+        x.add_(1)
+    time.sleep(pause)
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+print(json.dumps([measure(0), measure(0.05)]))
+"""
+    )
+    assert told[0] == told[1] > 0

@@ -87,6 +87,9 @@ void pass_on_bytes(void *to, const void *from, size_t bytes);
 void fill_bytes(void *to, int value, size_t bytes);
 void forget_bytes(const void *begin, size_t bytes); /* their values are gone */
 
+/* estimates.c */
+void note_estimate(const char *function); /* one string constant for each */
+
 /* work.c */
 uint64_t submit_work(void); /* the sequence number of one launch */
 uint64_t work_so_far(void);

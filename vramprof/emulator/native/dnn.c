@@ -177,6 +177,7 @@ int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(void *handle, int mode,
 /* Kept apart from the labels, which are on the host for one call and on the device for the other. */
 static size_t ctc_bytes(const struct tensor *probabilities)
 {
+    note_estimate("cudnnGetCTCLossWorkspaceSize");
     return (size_t)probabilities->size[0] * (size_t)probabilities->size[1] * 2 * 1024;
 }
 
@@ -207,6 +208,7 @@ struct algorithm {
 
 static int one_algorithm(int wanted, int *count, struct algorithm *found)
 {
+    note_estimate("cudnnGetConvolutionWorkspaceSize");
     *count = wanted > 0;
     if (*count)
         *found = (struct algorithm){.algorithm = 1, .determinism = 1};
@@ -369,6 +371,7 @@ int cudnnGetRNNTempSpaceSizes(void *handle, struct recurrent *net, int training,
                               size_t *workspace_bytes, size_t *reserve_bytes)
 {
     (void)handle;
+    note_estimate("cudnnGetRNNTempSpaceSizes");
     size_t cells = (size_t)data->steps * (size_t)data->batch * (size_t)net->hidden * element_bytes(net->type);
     size_t directions = net->bidirectional ? 2 : 1;
     if (workspace_bytes)

@@ -171,6 +171,8 @@ int cudnnBackendGetAttribute(descriptor descriptor, int attribute, int type, int
 {
     if (is_real())
         return real.get(descriptor, attribute, type, wanted, count, values);
+    if (attribute == ATTRIBUTE_PLAN_WORKSPACE)
+        note_estimate("cudnnBackendGetAttribute");
     bool one = attribute == ATTRIBUTE_HEURISTIC_RESULTS || attribute == ATTRIBUTE_PLAN_WORKSPACE ||
                attribute == ATTRIBUTE_GRAPH_ENGINES;
     if (count)
