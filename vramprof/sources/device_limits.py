@@ -10,7 +10,14 @@ from vramprof import emulator
 from vramprof.recording import Recorder
 
 _SOURCE = "emulated device"
-_LIBRARIES = {"cudnn": "cuDNN", "cusolver": "cuSOLVER", "cusparse": "cuSPARSE", "cufft": "cuFFT"}
+_CUBLASLT = "cublasLtMatmulAlgoGetHeuristic"
+_LIBRARIES = {
+    "cublasLt": "cuBLASLt",
+    "cudnn": "cuDNN",
+    "cusolver": "cuSOLVER",
+    "cusparse": "cuSPARSE",
+    "cufft": "cuFFT",
+}
 
 
 @contextmanager
@@ -20,8 +27,11 @@ def device_limits(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     finally:
-        _tell_estimates(recorder, emulator.count_estimates() - before)
         if emulator.active() is not None:
+            estimates = emulator.count_estimates() - before
+            if not _sizes_from_cublaslt():
+                estimates.pop(_CUBLASLT, None)
+            _tell_estimates(recorder, estimates)
             _tell_benchmark(recorder)
 
 
@@ -32,8 +42,15 @@ def _tell_estimates(recorder: Recorder, estimates: Counter[str]) -> None:
         by_library.setdefault(library, Counter())[function] = count
     for library, calls in by_library.items():
         which = ", ".join(f"{function} x {count}" for function, count in calls.most_common())
-        reason = f"workspaces of {library} are estimates of the right order: {which}"
-        recorder.gap(_SOURCE, reason, lost_count=calls.total())
+        recorder.gap(_SOURCE, f"workspaces of {library} are estimates: {which}", lost_count=calls.total())
+
+
+def _sizes_from_cublaslt() -> bool:
+    """Whether this torch allocates for cuBLASLt what its algorithms ask for, and not a fixed size."""
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    return version >= (2, 15)
 
 
 def _tell_benchmark(recorder: Recorder) -> None:
