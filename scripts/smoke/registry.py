@@ -8,7 +8,17 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-SUBJECTS = ("training", "allocator", "numerics", "distributed")
+SUBJECTS = (
+    "training",
+    "allocator",
+    "numerics",
+    "vision",
+    "hugging_face",
+    "hugging_face_tools",
+    "compilers",
+    "distributed",
+    "processes",
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,175 @@
+"""What people wrap around a model: Trainer, accelerate, peft, generate(), and diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from smoke.hugging_face import TRANSFORMERS, causal
+from smoke.registry import program
+
+DIFFUSERS = ("diffusers", "transformers")
+
+
+@program(subject="HF Trainer", needs=("transformers", "accelerate"))
+def trainer() -> Iterator[None]:
+    import tempfile
+
+    import torch
+    import transformers
+
+    rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(8192, (12, 256))]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            max_steps=3,
+            bf16=True,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1,
+            disable_tqdm=True,
+        )
+        transformers.Trainer(causal("LlamaConfig"), arguments, train_dataset=rows).train()
+    yield
+
+
+@program(subject="accelerate", needs=("accelerate",))
+def accelerate_loop() -> Iterator[None]:
+    import torch
+    from accelerate import Accelerator
+
+    from smoke import models
+
+    accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=2)
+    model = models.Transformer()
+    ids = models.tokens(8, 256).cpu()
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(ids), batch_size=2)
+    model, optimizer, batches = accelerator.prepare(model, torch.optim.AdamW(model.parameters()), batches)
+    for (batch,) in batches:
+        with accelerator.accumulate(model):
+            accelerator.backward(models.next_token_loss(model, batch))
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        yield
+
+
+@program(subject="accelerate", needs=("accelerate", "transformers"))
+def accelerate_cpu_offload() -> Iterator[None]:
+    """Inference with weights that stay on the host and visit the card layer by layer."""
+    import torch
+    from accelerate import cpu_offload
+
+    from smoke import models
+
+    model = cpu_offload(causal("LlamaConfig").eval(), execution_device=torch.device("cuda"))
+    with torch.inference_mode():
+        for _ in range(2):
+            model(models.tokens(1, 256)).logits.argmax(-1).cpu()
+            yield
+
+
+@program(subject="peft", needs=("peft", "transformers"))
+def peft_lora() -> Iterator[None]:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from smoke import models
+
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj", "down_proj"], lora_dropout=0.05)
+    model = get_peft_model(causal("LlamaConfig"), config).to("cuda", torch.bfloat16)
+    ids = models.tokens(2, 512)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    yield from models.train(lambda: model(input_ids=ids, labels=ids).loss, model, optimizer=optimizer)
+
+
+@program(subject="HF generate", needs=TRANSFORMERS)
+def generate_growing_cache() -> Iterator[None]:
+    import torch
+
+    from smoke import models
+
+    model = causal("LlamaConfig", num_key_value_heads=2).to("cuda", torch.bfloat16).eval()
+    for _ in range(2):
+        model.generate(models.tokens(2, 64), max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=0)
+        yield
+
+
+@program(subject="HF generate", needs=TRANSFORMERS)
+def generate_static_cache() -> Iterator[None]:
+    import torch
+
+    from smoke import models
+
+    model = causal("LlamaConfig", num_key_value_heads=2).to("cuda", torch.bfloat16).eval()
+    length = {"max_new_tokens": 32, "min_new_tokens": 32, "pad_token_id": 0, "disable_compile": True}
+    for _ in range(2):
+        model.generate(models.tokens(2, 64), cache_implementation="static", do_sample=True, **length)
+        yield
+
+
+@program(subject="HF generate", needs=TRANSFORMERS)
+def generate_beams() -> Iterator[None]:
+    import torch
+
+    from smoke import models
+
+    model = causal("Qwen3Config", num_key_value_heads=4, head_dim=64).to("cuda", torch.bfloat16).eval()
+    model.generate(models.tokens(2, 64), num_beams=4, max_new_tokens=16, min_new_tokens=16, pad_token_id=0)
+    yield
+
+
+@program(subject="diffusers UNet", needs=DIFFUSERS)
+def diffusion_unet() -> Iterator[None]:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from smoke import models
+
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(64, 128, 256, 256),
+        cross_attention_dim=256,
+        attention_head_dim=8,
+    ).cuda()
+    latents, text = torch.randn(2, 4, 32, 32, device="cuda"), torch.randn(2, 77, 256, device="cuda")
+    steps = torch.tensor([10, 500]).cuda()
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            return unet(latents, steps, text).sample.square().mean()
+
+    yield from models.train(loss, unet)
+
+
+@program(subject="diffusers DiT", needs=DIFFUSERS)
+def diffusion_dit() -> Iterator[None]:
+    import torch
+    from diffusers import DiTTransformer2DModel
+
+    from smoke import models
+
+    model = DiTTransformer2DModel(num_layers=4, num_attention_heads=8, attention_head_dim=64, sample_size=32).cuda()
+    latents = torch.randn(2, 4, 32, 32, device="cuda")
+    steps, classes = torch.tensor([10, 500]).cuda(), torch.tensor([1, 2]).cuda()
+    yield from models.train(lambda: model(latents, timestep=steps, class_labels=classes).sample.square().mean(), model)
+
+
+@program(subject="diffusers VAE", needs=DIFFUSERS)
+def diffusion_vae() -> Iterator[None]:
+    import torch
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(
+        block_out_channels=(64, 128, 256),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+    ).to("cuda", torch.half)
+    with torch.inference_mode():
+        for _ in range(2):
+            latents = model.encode(torch.randn(1, 3, 256, 256, dtype=torch.half, device="cuda")).latent_dist.sample()
+            model.decode(latents).sample.cpu()
+            yield
