@@ -59,16 +59,14 @@ def ddp() -> Iterator[None]:
 
 @program(subject="distributed")
 def ddp_nccl() -> Iterator[None]:
-    """Rank 2 of 4 in one process: the NCCL of the emulated device takes the other ranks to do as this one does."""
+    """Rank 0 of 4 in one process: the NCCL of the emulated device takes the other ranks to do as this one does."""
     import torch
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
 
     from smoke import models
 
-    store = distributed.HashStore()
-    store.set("world", "4")
-    distributed.init_process_group("nccl", rank=2, world_size=4, store=store)
+    distributed.init_process_group("nccl", rank=0, world_size=4, store=distributed.HashStore())
     model, ids = models.Transformer().cuda(), models.tokens()
     parallel = DistributedDataParallel(model, device_ids=[0])
     yield from models.train(lambda: models.next_token_loss(parallel, ids), model)
@@ -182,6 +180,19 @@ def pipeline_parallel() -> Iterator[None]:
         optimizer.zero_grad()
         yield
     distributed.destroy_process_group()
+
+
+@program(subject="distributed")
+def objects_through_nccl() -> Iterator[None]:
+    """A kernel finds the largest object's size, so this needs one that computes (torch before 2.15 asked the host)."""
+    import torch
+    from torch import distributed
+
+    torch.cuda.set_device(0)
+    distributed.init_process_group("nccl", rank=0, world_size=4, store=distributed.HashStore())
+    gathered = [None] * 4
+    distributed.all_gather_object(gathered, {"rank": 0})
+    yield
 
 
 @program(subject="distributed, real ranks", devices=2)

@@ -7,6 +7,7 @@
 
 struct communicator {
     int size, rank, device;
+    bool split; /* then size and rank are those of what was split */
 };
 
 struct unique_id {
@@ -32,7 +33,7 @@ int ncclCommInitRank(struct communicator **communicator, int size, struct unique
 {
     (void)id;
     *communicator = new_handle(sizeof **communicator);
-    **communicator = (struct communicator){size, rank, current_device()};
+    **communicator = (struct communicator){size, rank, current_device(), false};
     return OK;
 }
 
@@ -50,17 +51,19 @@ int ncclCommInitAll(struct communicator **communicators, int count, const int *d
 {
     for (int i = 0; i < count; i++) {
         communicators[i] = new_handle(sizeof **communicators);
-        *communicators[i] = (struct communicator){count, i, devices ? devices[i] : i};
+        *communicators[i] = (struct communicator){count, i, devices ? devices[i] : i, false};
     }
     return OK;
 }
 
-/* The groups of a split are not known without the other ranks: the new communicator is of the old one's size. */
+/* How many ranks chose a color is not known without them. The new communicator says the size of the old one and passes
+ * nothing on: it might write behind the buffers of a smaller one. */
 int ncclCommSplit(struct communicator *old, int color, int key, struct communicator **split)
 {
     (void)color, (void)key;
     *split = new_handle(sizeof **split);
     **split = *old;
+    (*split)->split = true;
     return OK;
 }
 
@@ -127,49 +130,152 @@ const char *ncclGetLastError(void *communicator)
     return "";
 }
 
-/* Alone in its communicator a rank gets what it sent, so these are copies then, and small ones are carried out: DDP
- * compares the shapes of parameters that it gathers. With more ranks there is nobody to hear from. */
+/* Nothing travels between ranks. Each takes the others to have sent what it sent itself, as ranks of one program
+ * mostly do: so shapes that DDP compares agree, and an object gathered from all comes back, once for each. Only small
+ * values that the host put on the device are known and passed on. What a rank hears from one other reads as zeros. */
 static size_t element_bytes(int type)
 {
     static const unsigned char bytes[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
     return type >= 0 && (size_t)type < sizeof bytes ? bytes[type] : 1;
 }
 
-static int keep_own(const void *from, void *to, size_t count, int type, const struct communicator *communicator)
+/* Bytes of one piece; 0, of which nothing is passed on, when it is not known how many pieces there are. */
+static size_t piece_bytes(size_t count, int type, const struct communicator *among)
 {
-    if (communicator->size == 1 && from != to)
-        pass_on_bytes(to, from, count * element_bytes(type));
-    submit_work();
+    return among->split ? 0 : count * element_bytes(type);
+}
+
+/* The sum over ranks that all have the same. Types that no host counts with are left as they are. */
+static void multiply(void *values, size_t count, int type, int ranks)
+{
+    enum { INT32 = 2, INT64 = 4, FLOAT32 = 7, FLOAT64 = 8 };
+    for (size_t i = 0; i < count; i++)
+        switch (type) {
+        case INT32: ((int32_t *)values)[i] *= ranks; break;
+        case INT64: ((int64_t *)values)[i] *= ranks; break;
+        case FLOAT32: ((float *)values)[i] *= (float)ranks; break;
+        case FLOAT64: ((double *)values)[i] *= ranks; break;
+        }
+}
+
+static void reduce(const void *from, void *to, size_t count, int type, int operation, const struct communicator *among)
+{
+    const int sum = 0;
+    bool known = pass_on_bytes(to, from, piece_bytes(count, type, among), 1);
+    if (known && operation == sum && among->size > 1)
+        multiply(to, count, type, among->size);
+}
+
+int ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, struct communicator *among)
+{
+    reduce(from, to, count, type, operation, among);
     return OK;
 }
 
-int ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, void *communicator)
+int ncclReduceScatter(const char *from, void *to, size_t count, int type, int operation, struct communicator *among)
 {
-    (void)operation;
-    return keep_own(from, to, count, type, communicator);
+    reduce(from + (size_t)among->rank * count * element_bytes(type), to, count, type, operation, among);
+    return OK;
 }
 
-int ncclReduceScatter(const void *from, void *to, size_t count, int type, int operation, void *communicator)
+int ncclReduce(const void *from, void *to, size_t count, int type, int operation, int root, struct communicator *among)
 {
-    (void)operation;
-    return keep_own(from, to, count, type, communicator);
+    if (among->rank == root)
+        reduce(from, to, count, type, operation, among);
+    return OK;
 }
 
-int ncclReduce(const void *from, void *to, size_t count, int type, int operation, int root, void *communicator)
+/* Alone, a broadcast brings what this rank has already. In a group, where gathering from all may be written as a
+ * broadcast from each, it brings what this rank broadcasts in that group. */
+static _Thread_local struct {
+    int depth;
+    const void *sent;
+    size_t sent_bytes;
+    struct awaited {
+        void *to;
+        size_t bytes;
+    } *awaited;
+    size_t count, capacity;
+} group;
+
+static void await_group_end(void *to, size_t bytes)
 {
-    (void)operation, (void)root;
-    return keep_own(from, to, count, type, communicator);
+    if (group.count == group.capacity) {
+        size_t capacity = group.capacity ? group.capacity * 2 : 64;
+        struct awaited *grown = realloc(group.awaited, capacity * sizeof *grown);
+        if (!grown)
+            return;
+        group.awaited = grown;
+        group.capacity = capacity;
+    }
+    group.awaited[group.count++] = (struct awaited){to, bytes};
 }
 
-int ncclBroadcast(const void *from, void *to, size_t count, int type, int root, void *communicator)
+int ncclBroadcast(const void *from, void *to, size_t count, int type, int root, struct communicator *among)
 {
-    (void)root;
-    return keep_own(from, to, count, type, communicator);
+    const size_t bytes = piece_bytes(count, type, among);
+    if (group.depth && root == among->rank) {
+        group.sent = from;
+        group.sent_bytes = bytes;
+    } else if (group.depth) {
+        await_group_end(to, bytes);
+        return OK;
+    }
+    pass_on_bytes(to, from, bytes, 1);
+    return OK;
 }
 
-int ncclAllGather(const void *from, void *to, size_t count, int type, void *communicator)
+int ncclGroupStart(void)
 {
-    return keep_own(from, to, count, type, communicator);
+    group.depth++;
+    return OK;
+}
+
+int ncclGroupEnd(void)
+{
+    if (--group.depth)
+        return OK;
+    for (size_t i = 0; i < group.count; i++)
+        if (group.sent && group.awaited[i].bytes == group.sent_bytes)
+            pass_on_bytes(group.awaited[i].to, group.sent, group.sent_bytes, 1);
+    group.count = 0;
+    group.sent = NULL;
+    return OK;
+}
+
+int ncclAllGather(const char *from, char *to, size_t count, int type, struct communicator *among)
+{
+    pass_on_bytes(to, from, piece_bytes(count, type, among), among->size);
+    return OK;
+}
+
+int ncclGather(const char *from, char *to, size_t count, int type, int root, struct communicator *among)
+{
+    if (among->rank == root)
+        pass_on_bytes(to, from, piece_bytes(count, type, among), among->size);
+    return OK;
+}
+
+int ncclAlltoAll(const char *from, char *to, size_t count, int type, struct communicator *among)
+{
+    const size_t bytes = piece_bytes(count, type, among);
+    pass_on_bytes(to, from + (size_t)among->rank * bytes, bytes, among->size);
+    return OK;
+}
+
+int ncclScatter(const char *from, void *to, size_t count, int type, int root, struct communicator *among)
+{
+    const size_t bytes = piece_bytes(count, type, among);
+    if (among->rank == root)
+        pass_on_bytes(to, from + (size_t)root * bytes, bytes, 1);
+    return OK;
+}
+
+int ncclRecv(void *to, size_t count, int type)
+{
+    submit_work();
+    forget_bytes(to, count * element_bytes(type));
+    return OK;
 }
 
 /* ---- NVRTC: a program compiles to nothing ---- */

@@ -149,13 +149,13 @@ static void write_device(void *to, const void *from, size_t bytes)
     keep_bytes(to, bytes);
 }
 
-/* Between devices values are not followed: what torch copies there, kernels have mostly written. */
+/* What is certain to have come from the host, or from a collective just now, stays so on its way through a device. */
 void copy_bytes(void *to, const void *from, size_t bytes)
 {
     if (!to || !from || !bytes)
         return;
     bool from_device = is_on_device(from);
-    if (is_on_device(to) && from_device)
+    if (is_on_device(to) && from_device && knowledge_of(from, bytes) != CERTAIN)
         forget_bytes(to, bytes);
     else if (is_on_device(to))
         write_device(to, from, bytes);
@@ -165,13 +165,19 @@ void copy_bytes(void *to, const void *from, size_t bytes)
         memmove(to, from, bytes);
 }
 
-/* What the host sent to one device, sent on by a collective. */
-void pass_on_bytes(void *to, const void *from, size_t bytes)
+/* What the host sent to one device, sent on by a collective, `times` times over. Gives whether its value is known. */
+bool pass_on_bytes(char *to, const void *from, size_t bytes, int times)
 {
-    if (knowledge_of(from, bytes) == UNKNOWN)
-        forget_bytes(to, bytes);
-    else
-        write_device(to, from, bytes);
+    const size_t all = bytes * (size_t)times;
+    const bool known = bytes && all <= WRITE_LIMIT_BYTES && knowledge_of(from, bytes) != UNKNOWN;
+    submit_work();
+    if (known) /* the last first, in case it is from where the first goes */
+        for (int i = times - 1; i >= 0; i--)
+            memmove(to + (size_t)i * bytes, from, bytes);
+    forget_bytes(to, all);
+    if (known)
+        keep_bytes(to, all);
+    return known;
 }
 
 /* Zeros need no writing: what is not kept reads as zeros. */

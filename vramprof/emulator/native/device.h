@@ -83,7 +83,7 @@ int device_attribute(int attribute, int device);
 
 /* copies.c */
 void copy_bytes(void *to, const void *from, size_t bytes);
-void pass_on_bytes(void *to, const void *from, size_t bytes);
+bool pass_on_bytes(char *to, const void *from, size_t bytes, int times);
 void fill_bytes(void *to, int value, size_t bytes);
 void forget_bytes(const void *begin, size_t bytes); /* their values are gone */
 
