@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,15 @@ class Interpreters:
 
 def measure(
     rows: Iterable[Row], *, interpreters: Interpreters, timeout_s: float, tell: Callable[[str], None]
-) -> tuple[list[Result], dict[Program, Outcome]]:
-    """One result per row, in the order of the rows, and all that the programs told. A failed one's results say why."""
+) -> Iterator[tuple[Program, Outcome, list[Result]]]:
+    """Each program when it is done, what it told, and one result for each of its rows. A failed one's say why."""
     rows = list(rows)
     programs = list(dict.fromkeys(row.program for row in rows))
-    outcomes: dict[Program, Outcome] = {}
     for number, program in enumerate(programs, 1):
-        outcome = outcomes[program] = run(program, interpreters=interpreters, timeout_s=timeout_s)
+        outcome = run(program, interpreters=interpreters, timeout_s=timeout_s)
         state = outcome.failure or "done"
         tell(f"[{number}/{len(programs)}] {program.module} on {program.card}: {state}, {outcome.seconds:.0f} s")
-    return [_result(row, outcomes[row.program]) for row in rows], outcomes
+        yield program, outcome, [_result(row, outcome) for row in rows if row.program == program]
 
 
 def sample(rows: Iterable[Row], *, count: int, seed: int) -> list[Row]:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from prediction_accuracy.report import MIB, error_95, exact_share, median_error
 from prediction_accuracy.rows import SHARED_DATA, Explanation, Goal, Program, Row
 
+Line = dict[str, str]
+Figure = tuple[int, str, str, int]
+"""Index of the settings, provider, mode, x."""
 TABLE = SHARED_DATA / "measured" / "liger_kernels.csv"
 CARDS = {
     "NVIDIA A100-SXM4-80GB": "a100-80gb",
@@ -23,6 +26,9 @@ CARDS = {
     "NVIDIA B200": "b200",
 }
 RELEASES = {
+    ("layer_norm", "0.2.1"): "0.3.0",
+    ("embedding", "0.2.1"): "0.3.0",
+    ("layer_norm", "0.6.0"): "0.6.1",
     ("kl_div", "0.2.1"): "0.3.0",
     ("jsd", "0.3.1"): "0.4.0",
     ("fused_linear_jsd", "0.3.1"): "0.4.0",
@@ -87,29 +93,32 @@ def rows() -> Iterator[Row]:
     """Every row of the table."""
     with TABLE.open(newline="") as file:
         lines = list(csv.DictReader(file))
-    asked: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+    runs: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        asked.setdefault(_run_of(line), []).append(_figure(line))
-    programs = {run: _program(run, tuple(figures)) for run, figures in asked.items()}
-    for line in lines:
-        yield _row(line, programs[_run_of(line)])
+        runs.setdefault(_run_of(line), []).append(line)
+    for run, its_lines in runs.items():
+        configs = list(dict.fromkeys(line["extra_benchmark_config_str"] for line in its_lines))
+        asked = [_figure(line, configs) for line in its_lines]
+        program = _program(run, configs, asked)
+        yield from (_row(line, program, figure) for line, figure in zip(its_lines, asked, strict=True))
 
 
-def _run_of(line: dict[str, str]) -> tuple[str, ...]:
+def _run_of(line: Line) -> tuple[str, ...]:
     """What one run of a benchmark script has in common."""
-    names = ("kernel_name", "gpu_name", "x_name", "extra_benchmark_config_str", "liger_version")
+    names = ("kernel_name", "gpu_name", "x_name", "liger_version")
     return (*(line[name] for name in names), line["timestamp"][:7])
 
 
-def _figure(line: dict[str, str]) -> tuple[str, str, int]:
-    return line["kernel_provider"], line["kernel_operation_mode"], int(line["x_value"])
+def _figure(line: Line, configs: list[str]) -> Figure:
+    setting = configs.index(line["extra_benchmark_config_str"])
+    return setting, line["kernel_provider"], line["kernel_operation_mode"], int(line["x_value"])
 
 
-def _program(run: tuple[str, ...], asked: tuple[tuple[str, str, int], ...]) -> Program:
-    kernel, gpu, _, config, version, month = run
-    settings = tuple(sorted(json.loads(config).items()))
+def _program(run: tuple[str, ...], configs: list[str], asked: list[Figure]) -> Program:
+    kernel, gpu, _, version, month = run
     packages = [f"liger-kernel=={RELEASES.get((kernel, version), version)}"]
     packages += ["megatron-core==0.16.1"] * kernel.startswith("megatron")
+    packages += ["transformers==4.46.3", "tokenizers==0.20.3"] * (month < "2025-03")  # what Liger-Kernel then imported
     torch_version = [release for release, since in TORCH_SINCE.items() if since <= month][-1]
     return Program.of(
         "liger_kernels",
@@ -117,15 +126,16 @@ def _program(run: tuple[str, ...], asked: tuple[tuple[str, str, int], ...]) -> P
         torch_version=torch_version,
         packages=tuple(packages),
         kernel=kernel,
-        settings=settings,
-        asked=asked,
+        settings=tuple(tuple(sorted(json.loads(config).items())) for config in configs),
+        asked=tuple(asked),
     )
 
 
-def _row(line: dict[str, str], program: Program) -> Row:
-    kernel, gpu, x_name, config, version, _ = _run_of(line)
-    provider, mode, x = _figure(line)
-    settings = ",".join(f"{name}={value}".replace("torch.", "") for name, value in json.loads(config).items())
+def _row(line: Line, program: Program, figure: Figure) -> Row:
+    kernel, gpu, x_name, version, _ = _run_of(line)
+    _, provider, mode, x = figure
+    config = json.loads(line["extra_benchmark_config_str"])
+    settings = ",".join(f"{name}={value}".replace("torch.", "") for name, value in config.items())
     return Row(
         source="liger_kernels",
         group=GROUPS.get(provider, LIGER),
@@ -134,7 +144,7 @@ def _row(line: dict[str, str], program: Program) -> Row:
         quantity="allocated",
         measured_bytes=round(float(line["y_value_50"]) * MIB),
         program=program,
-        point=f"{provider}/{mode}/{x}",
+        point="/".join(map(str, figure)),
         fully_stated=False,
         note=f"Liger-Kernel {version}, {line['timestamp'][:10]}",
     )
