@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
@@ -70,15 +71,29 @@ def read_histories(snapshot: dict[str, Any]) -> list[History]:
 
 
 def read_history(trace: Iterable[dict[str, Any]], reserved_bytes: int) -> History:
-    events, places, streams, segments = [], [], {}, Segments()
+    steps, streams, segments = [], {}, Segments()
     for entry in trace:
         if entry["action"] == "snapshot":
             continue
         stream = streams.setdefault(entry["stream"], len(streams))
         segments.note(entry)
-        events.append(Event(entry["action"], entry["size"], stream))
-        places.append(segments.place(entry["addr"]) if entry["action"] == "alloc" else None)
-    return History(tuple(events), tuple(places), reserved_bytes)
+        place = segments.place(entry["addr"]) if entry["action"] == "alloc" else None
+        steps.append((Event(entry["action"], entry["size"], stream), place))
+    ordered = list(in_order(steps))
+    return History(tuple(event for event, _ in ordered), tuple(place for _, place in ordered), reserved_bytes)
+
+
+Step = tuple[Event, "tuple[int, int] | None"]
+
+
+def in_order(steps: Iterable[Step]) -> Iterator[Step]:
+    """Frees with no allocation between them, by size: autocast drops its cached weights in the order of their
+    addresses, which is another one in every run, and leaves the same gaps."""
+    for are_frees, group in itertools.groupby(steps, key=lambda step: step[0].action.startswith("free_")):
+        run = list(group)
+        if are_frees:
+            run.sort(key=lambda step: (step[0].stream, step[0].size, step[0].action == "free_completed"))
+        yield from run
 
 
 class Segments:

@@ -19,10 +19,10 @@ CUBLAS_WORKSPACES = {  # torch's defaults, in aten/src/ATen/cuda/CublasHandlePoo
 LEGEND = """
 Each program ran in a process of its own on either side, with the same torch. An event is one of torch's caching
 allocator: its action, its requested size (of a segment: its whole size) and its stream, in order. "in common" are
-events on both sides in the same order; "moved" are allocations among them that lie in another segment or at another
-offset of it. "outside torch" is what the device says is used, less what torch's allocator has reserved, at the end of a
-program: context, modules, libraries, and on a card with other processes those, too. Figures of the emulated side are
-predictions.
+events on both sides in the same order, frees in a row in any; "moved" are allocations among them that lie in another
+segment or at another offset of it. "outside torch" is what the device says is used, less what torch's allocator has
+reserved, at the end of a program: context, modules, libraries, and on a card with other processes those, too. Figures
+of the emulated side are predictions.
 """
 HEAD = (
     "| program | verdict | events real | emulated | in common | moved | peak allocated MiB | difference | "

@@ -69,6 +69,17 @@ def test_a_block_elsewhere_in_its_segment_is_moved() -> None:
     assert (len(alignment.differences), alignment.moved) == (0, 1)
 
 
+def test_the_order_of_frees_in_a_row_does_not_matter() -> None:
+    frees = [
+        trace((f"free_{part}", at, size)) for at, size in ((1, 10), (2, 20)) for part in ("requested", "completed")
+    ]
+    here, there = [event for (event,) in frees], [event for (event,) in frees[2:] + frees[:2]]
+    alloc = trace(("alloc", 3, 30))
+    assert not align(read_history([*here, *alloc], 0), read_history([*there, *alloc], 0)).differences
+    late = read_history([*here[:2], *alloc, *here[2:]], 0)
+    assert align(read_history([*here, *alloc], 0), late).differences
+
+
 def test_another_stream_is_a_difference() -> None:
     two = [*BASE, *trace(("alloc", 0x1004000, 500), stream=3)]
     one = [*BASE, *trace(("alloc", 0x1004000, 500))]
