@@ -182,7 +182,7 @@ def pipeline_parallel() -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-@program(subject="distributed")
+@program(subject="steered by values")
 def objects_through_nccl() -> Iterator[None]:
     """A kernel finds the largest object's size, so this needs one that computes (torch before 2.15 asked the host)."""
     import torch

@@ -39,13 +39,30 @@ def more_linalg() -> Iterator[None]:
         torch.linalg.lstsq(torch.randn(256, 32, device="cuda"), torch.randn(256, 4, device="cuda"))
         torch.linalg.lu(a)
         torch.linalg.slogdet(positive)
-        torch.linalg.matrix_exp(a)
         torch.linalg.pinv(a)
         torch.linalg.eigvals(a[0])
         torch.linalg.svdvals(torch.randn(64, 32, dtype=torch.complex64, device="cuda"))
         torch.linalg.ldl_factor(positive)
         torch.linalg.householder_product(*torch.geqrf(a[0]))
-        torch.lobpcg(positive[0], k=2, niter=2)
+    yield
+
+
+@program(subject="steered by values")
+def matrix_exponential() -> Iterator[None]:
+    """Sorts the matrices of a batch by their norms, which no kernel has computed."""
+    import torch
+
+    torch.linalg.matrix_exp(torch.randn(8, 64, 64, device="cuda"))
+    yield
+
+
+@program(subject="steered by values")
+def iterative_eigenvalues() -> Iterator[None]:
+    """Divides on the host by norms that no kernel has computed."""
+    import torch
+
+    a = torch.randn(64, 64, device="cuda")
+    torch.lobpcg(a @ a.mT + 64 * torch.eye(64, device="cuda"), k=2, niter=2)
     yield
 
 

@@ -86,6 +86,7 @@ def tensors_through_queues() -> Iterator[None]:
 def eight_devices() -> Iterator[None]:
     """Peer copies round the ring, and a tensor on each."""
     import torch
+    from torch.nn.parallel import comm
 
     assert torch.cuda.device_count() == 8
     assert torch.cuda.can_device_access_peer(0, 7)
@@ -95,7 +96,7 @@ def eight_devices() -> Iterator[None]:
             x = x.to(f"cuda:{device}", non_blocking=True) + 1
         x.to("cuda:0")
         yield
-    torch.cuda.comm.broadcast(x.to("cuda:0"), devices=range(8))
+    comm.broadcast(x.to("cuda:0"), devices=list(range(8)))
     yield
 
 

@@ -122,7 +122,7 @@ void vramprof_listen_to_guesses(void (*function)(int device, uint64_t bytes))
 static bool is_on_device(const void *pointer)
 {
     struct range range;
-    return find_range(pointer, &range) && (range.kind == MEMORY_DEVICE || range.kind == MEMORY_MAPPED);
+    return find_range(pointer, &range) && is_device_kind(range.kind);
 }
 
 static void read_device(void *to, const void *from, size_t bytes)

@@ -40,7 +40,21 @@ struct card {
     int cuda_version; /* of the installed torch: 13000, 12040, ... */
 };
 
-enum memory_kind { MEMORY_NONE, MEMORY_HOST, MEMORY_DEVICE, MEMORY_MANAGED, MEMORY_REGISTERED, MEMORY_MAPPED };
+enum memory_kind {
+    MEMORY_NONE,
+    MEMORY_HOST,
+    MEMORY_REGISTERED, /* the program's own, pinned */
+    MEMORY_MANAGED,
+    MEMORY_DEVICE,
+    MEMORY_MAPPED,   /* by the virtual memory calls */
+    MEMORY_POOLED,   /* of a stream-ordered pool, which is charged for it */
+    MEMORY_IMPORTED, /* of another process, which is charged for it */
+};
+
+static inline bool is_device_kind(enum memory_kind kind)
+{
+    return kind >= MEMORY_DEVICE;
+}
 
 /* A range of addresses that the API handed out (or had registered). */
 struct range {
@@ -48,7 +62,7 @@ struct range {
     size_t bytes;
     enum memory_kind kind;
     int device;
-    void *owner; /* MEMORY_MAPPED: the physical memory behind the range */
+    void *owner; /* MEMORY_MAPPED: the physical memory behind the range; MEMORY_POOLED: the pool */
 };
 
 #pragma GCC visibility push(hidden)
@@ -76,10 +90,16 @@ bool find_range(const void *pointer, struct range *found);
 bool forget_range(const void *begin, struct range *forgotten);
 int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind kind);
 int device_free(void *pointer);
+int place_memory(void **pointer, struct range wanted); /* at an address of our choice, charging nobody */
+int remove_memory(void *pointer, struct range *removed);
 int host_allocate(void **pointer, size_t bytes);
 int host_free(void *pointer);
 void *new_handle(size_t bytes); /* a zeroed object for an opaque handle; bytes may be 0 */
 int device_attribute(int attribute, int device);
+
+/* pools.c */
+int pool_allocate(void **pointer, size_t bytes, int device);
+void pool_refund(void *pool, size_t bytes);
 
 /* copies.c */
 void copy_bytes(void *to, const void *from, size_t bytes);

@@ -215,16 +215,6 @@ int cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes)
     return OK;
 }
 
-int cuMemAllocAsync(void **pointer, size_t bytes)
-{
-    return cuMemAlloc_v2(pointer, bytes);
-}
-
-int cuMemFreeAsync(void *pointer)
-{
-    return device_free(pointer);
-}
-
 int cuMemcpyAsync(void *to, const void *from, size_t bytes)
 {
     copy_bytes(to, from, bytes);

@@ -159,6 +159,29 @@ bool forget_range(const void *begin, struct range *forgotten)
     return exact;
 }
 
+int place_memory(void **pointer, struct range wanted)
+{
+    void *memory = reserve_lowest(wanted.bytes);
+    wanted.begin = (uintptr_t)memory;
+    if (!memory)
+        return ERROR_OUT_OF_MEMORY;
+    if (!remember_range(wanted)) {
+        munmap(memory, wanted.bytes);
+        return ERROR_OUT_OF_MEMORY;
+    }
+    *pointer = memory;
+    return OK;
+}
+
+int remove_memory(void *pointer, struct range *removed)
+{
+    if (!forget_range(pointer, removed))
+        return ERROR_INVALID_VALUE;
+    forget_bytes(pointer, removed->bytes);
+    munmap(pointer, removed->bytes);
+    return OK;
+}
+
 int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind kind)
 {
     *pointer = NULL;
@@ -170,25 +193,22 @@ int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind k
     open_context(device);
     if (!charge(device, rounded))
         return ERROR_OUT_OF_MEMORY;
-    void *memory = reserve_lowest(rounded);
-    if (!memory || !remember_range((struct range){(uintptr_t)memory, rounded, kind, device, NULL})) {
+    int error = place_memory(pointer, (struct range){.bytes = rounded, .kind = kind, .device = device});
+    if (error)
         refund(device, rounded);
-        return ERROR_OUT_OF_MEMORY;
-    }
-    *pointer = memory;
-    return OK;
+    return error;
 }
 
 int device_free(void *pointer)
 {
     struct range range;
-    if (!pointer)
-        return OK;
-    if (!forget_range(pointer, &range))
-        return ERROR_INVALID_VALUE;
-    forget_bytes(pointer, range.bytes);
-    munmap(pointer, range.bytes);
-    refund(range.device, range.bytes);
+    int error = pointer ? remove_memory(pointer, &range) : OK;
+    if (!pointer || error)
+        return error;
+    if (range.kind == MEMORY_POOLED)
+        pool_refund(range.owner, range.bytes);
+    else
+        refund(range.device, range.bytes);
     return OK;
 }
 

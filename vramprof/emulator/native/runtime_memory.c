@@ -26,18 +26,6 @@ int cudaFree(void *pointer)
     return error ? fail(error) : OK;
 }
 
-int cudaMallocAsync(void **pointer, size_t bytes, void *stream)
-{
-    (void)stream;
-    return cudaMalloc(pointer, bytes);
-}
-
-int cudaFreeAsync(void *pointer, void *stream)
-{
-    (void)stream;
-    return cudaFree(pointer);
-}
-
 int cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     int device = current_device();
@@ -141,7 +129,7 @@ int cudaPointerGetAttributes(struct pointer_attributes *attributes, const void *
     struct range range = {.kind = MEMORY_NONE, .device = -2};
     find_range(pointer, &range);
     bool host = range.kind == MEMORY_HOST || range.kind == MEMORY_REGISTERED;
-    bool device = range.kind == MEMORY_DEVICE || range.kind == MEMORY_MAPPED;
+    bool device = is_device_kind(range.kind);
     bool managed = range.kind == MEMORY_MANAGED;
     attributes->type = host ? 1 : device ? 2 : managed ? 3 : 0;
     attributes->device = range.device;
@@ -150,48 +138,9 @@ int cudaPointerGetAttributes(struct pointer_attributes *attributes, const void *
     return OK;
 }
 
-/* Pools: a device's default pool is a handle that knows its device; it keeps nothing back. */
-struct pool {
-    int device;
-};
-
-int cudaDeviceGetDefaultMemPool(struct pool **pool, int device)
-{
-    static struct pool pools[MAX_DEVICES];
-    if (device < 0 || device >= device_count())
-        return fail(ERROR_INVALID_DEVICE);
-    pools[device].device = device;
-    *pool = &pools[device];
-    return OK;
-}
-
-int cudaMemPoolGetAttribute(struct pool *pool, int attribute, void *value)
-{
-    if (attribute <= 3) {
-        *(int *)value = 1;
-        return OK;
-    }
-    uint64_t used = device_used_bytes(pool->device), context = card()->context_bytes;
-    *(uint64_t *)value = attribute == 4 || used < context ? 0 : used - context;
-    return OK;
-}
-
 int cudaDeviceGetGraphMemAttribute(int device, int attribute, uint64_t *value)
 {
     (void)device, (void)attribute;
     *value = 0;
     return OK;
-}
-
-/* Memory cannot be shared between emulated devices of different processes. */
-int cudaIpcGetMemHandle(void *handle, void *pointer)
-{
-    (void)handle, (void)pointer;
-    return fail(ERROR_NOT_SUPPORTED);
-}
-
-int cudaIpcGetEventHandle(void *handle, void *event)
-{
-    (void)handle, (void)event;
-    return fail(ERROR_NOT_SUPPORTED);
 }
