@@ -131,7 +131,7 @@ def main() -> int:
             from vramprof.prediction.device import emulate
 
             emulate(gpu)
-        print(json.dumps(look()))
+        print(json.dumps(look()), flush=True)
     except ImportError as error:
         print(f"{error.name} is not installed: pip install torch nvidia-ml-py", file=sys.stderr)
         return 2
