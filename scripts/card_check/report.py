@@ -17,17 +17,18 @@ CUBLAS_WORKSPACES = {  # torch's defaults, in aten/src/ATen/cuda/CublasHandlePoo
     33_554_432: "the cuBLAS workspace from compute capability 9.0 on",
 }
 LEGEND = """
-Each program ran in a process of its own on either side, with the same torch. An event is one of torch's caching
-allocator: its action, its requested size (of a segment: its whole size) and its stream, in order. "in common" are
-events on both sides in the same order, frees in a row in any; "moved" are allocations among them that lie in another
-segment or at another offset of it. "outside torch" is what the device says is used, less what torch's allocator has
-reserved, at the end of a program: context, modules, libraries, and on a card with other processes those, too. Figures
-of the emulated side are predictions.
+Each program ran in processes of its own, with the same torch: twice on the real card and once on the emulated one. An
+event is one of torch's caching allocator: its action, its requested size (of a segment: its whole size) and its stream,
+in order. "real again" counts the places where the second real run parts from the first: what differs between two real
+runs can't be foretold. "in common" are events on both sides in the same order, frees in a row in any; "moved" are
+allocations among them that lie in another segment or at another offset of it. "outside torch" is what NVML says of the
+process (of the whole card, where NVML can't name the process), less what torch's allocator has reserved, at the end of
+a program: context, modules, libraries. Figures of the emulated side are predictions.
 """
 HEAD = (
-    "| program | verdict | events real | emulated | in common | moved | peak allocated MiB | difference | "
+    "| program | verdict | real again | events real | emulated | in common | moved | peak allocated MiB | difference | "
     "peak reserved MiB | difference | outside torch MiB | difference |\n"
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
 )
 
 
@@ -39,6 +40,8 @@ class Compared:
     real: dict[str, Any]
     emulated: dict[str, Any]
     devices: tuple[Alignment, ...]
+    again: str
+    """How a second real run compares with the first."""
 
     def difference(self, key: str) -> int:
         return int(self.emulated[key] - self.real[key])
@@ -49,13 +52,16 @@ class Compared:
     def verdict(self) -> str:
         if not self.both_ran():
             return f"real {self.real['outcome']}, emulated {self.emulated['outcome']}"
-        places = sum(len(device.differences) for device in self.devices)
-        if places:
-            return f"differs in {counted(places, 'place')}"
+        if parted(self.devices):
+            return f"differs in {counted(parted(self.devices), 'place')}"
         if any(device.moved for device in self.devices):
             return "same events, other addresses"
         figures = ("peak_allocated_bytes", "peak_reserved_bytes", "outside_torch_bytes")
         return "same events, other figures" if any(map(self.difference, figures)) else "same"
+
+
+def parted(devices: Iterable[Alignment]) -> int:
+    return sum(len(device.differences) for device in devices)
 
 
 def counted(number: int, noun: str) -> str:
@@ -75,7 +81,7 @@ def table(compared: list[Compared]) -> str:
 
 
 def row(program: Compared) -> str:
-    cells = [f"`{program.name}`", program.verdict()]
+    cells = [f"`{program.name}`", program.verdict(), program.again]
     if program.both_ran():
         for count in (
             sum(len(device.real.events) for device in program.devices),

@@ -45,6 +45,21 @@ def host_peak_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def process_bytes() -> int | None:
+    """What NVML says that this process has on all cards; None where it can't tell, as in a container."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        cards = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        listed = [process for card in cards for process in pynvml.nvmlDeviceGetComputeRunningProcesses(card)]
+    except pynvml.NVMLError:
+        return None
+    return sum(process.usedGpuMemory or 0 for process in listed if process.pid == os.getpid()) or None
+
+
 def device_peaks() -> Peaks:
     """Of the fullest device of this process."""
     import torch
@@ -82,6 +97,7 @@ def run(program: Program, history: Path | None) -> dict[str, Any]:
         "peak_allocated_bytes": max(peaks.allocated_bytes for peaks in told),
         "peak_reserved_bytes": max(peaks.reserved_bytes for peaks in told),
         "device_used_bytes": total - free,
+        "process_bytes": process_bytes(),
         "step_seconds": [round(seconds, 4) for seconds in step_seconds],
     }
 

@@ -30,8 +30,8 @@ def run(
     """The result that `python -m smoke NAME` writes, or one that says how the child died.
 
     Keys: name, subject, emulated, outcome ("ran", "failed", "not installed", "timed out", "killed by SIGSEGV" ...),
-    reason (unless it ran), torch, device, peak_allocated_bytes, peak_reserved_bytes, device_used_bytes, step_seconds,
-    seconds, host_peak_bytes, stderr (its end).
+    reason (unless it ran), torch, device, peak_allocated_bytes, peak_reserved_bytes, device_used_bytes, process_bytes
+    (None where NVML can't tell), step_seconds, seconds, host_peak_bytes, stderr (its end).
     """
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "result.json"

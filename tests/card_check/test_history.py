@@ -118,12 +118,12 @@ def outcome(**figures: int) -> dict[str, Any]:
 )
 def test_the_verdict(other: list[dict[str, Any]], figures: dict[str, int], verdict: str) -> None:
     alignment = align(read_history(BASE, 0), read_history(other, 0))
-    assert report.Compared("mlp", outcome(), outcome(**figures), (alignment,)).verdict() == verdict
+    assert report.Compared("mlp", outcome(), outcome(**figures), (alignment,), "0").verdict() == verdict
 
 
 def test_a_program_that_ran_on_one_side_alone_is_no_agreement() -> None:
     failed = {"outcome": "killed by SIGSEGV", "reason": "at the first kernel"}
-    program = report.Compared("mlp", outcome(), failed, ())
+    program = report.Compared("mlp", outcome(), failed, (), "0")
     text = report.page("T", "A.", {"name": "card"}, [program])
     assert "## 0 of 1 programs are the same" in text
     assert "real ran, emulated killed by SIGSEGV" in text
@@ -133,7 +133,7 @@ def test_a_program_that_ran_on_one_side_alone_is_no_agreement() -> None:
 def test_the_page_names_workspaces_sizes_segments_and_places() -> None:
     workspace = trace(("segment_alloc", 0x9000000, 20 * MIB), ("alloc", 0x9000000, 8_519_680))
     alignment = align(read_history(BASE, 0), read_history([*BASE, *workspace], 0))
-    text = report.page("T", "A.", {"name": "card"}, [report.Compared("mlp", outcome(), outcome(), (alignment,))])
+    text = report.page("T", "A.", {"name": "card"}, [report.Compared("mlp", outcome(), outcome(), (alignment,), "0")])
     assert "| alloc | 8519680 | 0 | 1 | the cuBLAS workspace of compute capabilities below 9.0 |" in text
     assert "the emulated device lacks none and has 1 of 20.00 MiB more" in text
     assert "- event 5 / 5: real nothing; emulated segment_alloc 20971520, alloc 8519680" in text
@@ -154,7 +154,7 @@ def test_a_card_checked_against_its_own_description_is_the_same() -> None:
     result = gpu_check("--emulated-as-real", "l4", "--only", "streams")
     assert result.returncode == 0, result.stderr
     assert "No card was used: an EMULATED l4 stands for the real one." in result.stdout
-    assert "| `streams` | same |" in result.stdout
+    assert "| `streams` | same | 0 | " in result.stdout
     assert f"| total | {find_gpu('l4').total} |" in result.stdout
 
 
