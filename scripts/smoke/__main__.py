@@ -6,6 +6,7 @@ Its exit code is 0 when the program ran, 1 when it failed, and 3 when a package 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -71,21 +72,37 @@ def device_peaks() -> Peaks:
     )
 
 
-def run(program: Program, history: Path | None) -> dict[str, Any]:
+def listening(guesses: list[tuple[int, int]]) -> contextlib.AbstractContextManager[None]:
+    """Notes each read of a value that no kernel computed and that the program may have acted on."""
+    from vramprof.emulator import listen_to_guesses
+
+    return listen_to_guesses(lambda device, size_bytes: guesses.append((device, size_bytes)))
+
+
+def estimates() -> dict[str, int]:
+    """Functions of NVIDIA's libraries whose sizes were estimated, and how often."""
+    from vramprof.emulator import count_estimates
+
+    return dict(count_estimates())
+
+
+def run(program: Program, history: Path | None, *, emulated: bool) -> dict[str, Any]:
     """Garbage is collected between the steps and never within one, so that every run frees at the same places."""
     import torch
 
     about = {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
+    guesses: list[tuple[int, int]] = []
     if history:
         torch.cuda.memory._record_memory_history(context=None, max_entries=HISTORY_EVENTS)
     gc.disable()
     step_seconds, elsewhere = [], []
-    begin = time.perf_counter()
-    for peaks in program.body():
-        step_seconds.append(time.perf_counter() - begin)
-        elsewhere.append(peaks)
-        gc.collect()
+    with listening(guesses) if emulated else contextlib.nullcontext():
         begin = time.perf_counter()
+        for peaks in program.body():
+            step_seconds.append(time.perf_counter() - begin)
+            elsewhere.append(peaks)
+            gc.collect()
+            begin = time.perf_counter()
     told = [device_peaks(), *filter(None, elsewhere)]
     free, total = torch.cuda.mem_get_info()
     if history:
@@ -98,6 +115,8 @@ def run(program: Program, history: Path | None) -> dict[str, Any]:
         "peak_reserved_bytes": max(peaks.reserved_bytes for peaks in told),
         "device_used_bytes": total - free,
         "process_bytes": process_bytes(),
+        "guessed_reads": len(guesses),
+        "estimated_sizes": estimates() if emulated else {},
         "step_seconds": [round(seconds, 4) for seconds in step_seconds],
     }
 
@@ -112,7 +131,7 @@ def result_of(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         if not arguments.real:
             emulate(program, arguments.gpu)
-        result |= run(program, arguments.history)
+        result |= run(program, arguments.history, emulated=not arguments.real)
     except Exception as error:
         traceback.print_exc()
         first_line = next(iter(str(error).strip().splitlines()), "")

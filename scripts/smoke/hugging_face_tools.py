@@ -85,6 +85,81 @@ def peft_lora() -> Iterator[None]:
     yield from models.train(lambda: model(input_ids=ids, labels=ids).loss, model, optimizer=optimizer)
 
 
+@program(subject="bitsandbytes", needs=("bitsandbytes",))
+def adam_in_8_bits() -> Iterator[None]:
+    import bitsandbytes
+    import torch
+
+    from smoke import models
+
+    model = models.mlp()
+    x = torch.randn(256, 1024, device="cuda")
+    optimizer = bitsandbytes.optim.AdamW8bit(model.parameters())
+    yield from models.train(lambda: model(x).square().mean(), model, optimizer=optimizer)
+
+
+@program(subject="bitsandbytes", needs=("bitsandbytes", "peft", "transformers"))
+def qlora() -> Iterator[None]:
+    """Frozen weights in four bits, trained ones beside them."""
+    import bitsandbytes
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from smoke import models
+
+    model = causal("LlamaConfig").to(torch.bfloat16)
+    for layer in model.model.layers:
+        old = layer.mlp.down_proj
+        layer.mlp.down_proj = bitsandbytes.nn.Linear4bit(
+            old.in_features, old.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
+        )
+    model = get_peft_model(model.cuda(), LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"]))
+    ids = models.tokens(2, 256)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    yield from models.train(lambda: model(input_ids=ids, labels=ids).loss, model, optimizer=optimizer)
+
+
+@program(subject="torchao", needs=("torchao",))
+def torchao_int8() -> Iterator[None]:
+    import torch
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    from smoke import models
+
+    model = models.mlp().to(torch.bfloat16).eval()
+    quantize_(model, Int8WeightOnlyConfig())
+    with torch.inference_mode():
+        for _ in range(2):
+            model(torch.randn(64, 1024, dtype=torch.bfloat16, device="cuda"))
+            yield
+
+
+@program(subject="Lightning", needs=("lightning",))
+def lightning_fit() -> Iterator[None]:
+    import lightning
+    import torch
+
+    from smoke import models
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = models.Transformer()
+
+        def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+            return models.next_token_loss(self.net, batch[0])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters())
+
+    rows = torch.utils.data.TensorDataset(models.tokens(8, 256).cpu())
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    fit = lightning.Trainer(accelerator="gpu", devices=1, precision="bf16-mixed", max_steps=3, **quiet)
+    fit.fit(Module(), torch.utils.data.DataLoader(rows, batch_size=2))
+    yield
+
+
 @program(subject="HF generate", needs=TRANSFORMERS)
 def generate_growing_cache() -> Iterator[None]:
     import torch

@@ -31,7 +31,8 @@ def run(
 
     Keys: name, subject, emulated, outcome ("ran", "failed", "not installed", "timed out", "killed by SIGSEGV" ...),
     reason (unless it ran), torch, device, peak_allocated_bytes, peak_reserved_bytes, device_used_bytes, process_bytes
-    (None where NVML can't tell), step_seconds, seconds, host_peak_bytes, stderr (its end).
+    (None where NVML can't tell), guessed_reads, estimated_sizes, step_seconds, seconds, host_peak_bytes, stderr (its
+    end).
     """
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "result.json"

@@ -186,3 +186,43 @@ def weight_offload() -> Iterator[None]:
                 for parameter in layer.parameters():
                     parameter.data = homes[parameter]
             yield
+
+
+def attend(backends: list[str]) -> Iterator[None]:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    shape = (2, 8, 512, 64)
+    q, k, v = (torch.randn(shape, dtype=torch.bfloat16, device="cuda", requires_grad=True) for _ in range(3))
+    for backend in backends:
+        with sdpa_kernel(getattr(SDPBackend, backend)):
+            scaled_dot_product_attention(q, k, v, is_causal=True).square().mean().backward()
+        q.grad = k.grad = v.grad = None
+        yield
+
+
+@program(subject="attention")
+def attention_back_ends() -> Iterator[None]:
+    yield from attend(["FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"])
+
+
+@program(subject="attention", gpu="h100-80gb")
+def attention_of_cudnn() -> Iterator[None]:
+    yield from attend(["CUDNN_ATTENTION"])
+
+
+@program(subject="profiling")
+def torch_profiler() -> Iterator[None]:
+    """There are no kernels to be timed; what torch itself records of memory is there."""
+    import torch
+
+    from smoke import models
+
+    model = models.mlp()
+    x = torch.randn(256, 1024, device="cuda")
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds, profile_memory=True, record_shapes=True) as profiler:
+        yield from models.train(lambda: model(x).square().mean(), model)
+    assert any(event.self_device_memory_usage for event in profiler.key_averages())
+    yield

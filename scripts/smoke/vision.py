@@ -123,6 +123,7 @@ def retinanet() -> Iterator[None]:
 
 @program(subject="torchvision detection", needs=TORCHVISION)
 def ssd_serving() -> Iterator[None]:
+    """How many boxes pass the threshold is a guess, and may come out absurdly large."""
     import torch
     from torchvision.models import detection
 
