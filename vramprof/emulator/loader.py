@@ -10,11 +10,13 @@ given an environment without the two variables.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
 import platform
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ _HERE = Path(__file__).resolve().parent
 _LIBRARY_FOLDER = _HERE / "lib"
 _LISTS_FOLDER = _HERE / "native" / "symbols"
 _MIB = 1 << 20
+
+_BACKWARD_END_S = 0.02
 
 _active: tuple[DeviceSpec, int] | None = None
 
@@ -86,7 +90,18 @@ def start(spec: DeviceSpec, *, count: int = 1) -> None:
     _preload_in_children(libraries)
     for library in libraries:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    atexit.register(_let_backward_end)
     _active = (spec, count)
+
+
+def _let_backward_end() -> None:
+    """Where backward() is a program's last act, autograd's threads may still be putting its graph away.
+
+    On a card the program would have waited for its results. Here it is over at once, and a thread of torch that asks
+    for the interpreter while that shuts down aborts the process.
+    """
+    if "torch" in sys.modules:
+        time.sleep(_BACKWARD_END_S)
 
 
 def check() -> str:

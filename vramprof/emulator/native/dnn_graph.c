@@ -18,6 +18,7 @@ enum {
     ATTRIBUTE_HEURISTIC_RESULTS = 202,
     ATTRIBUTE_HEURISTIC_DEVICE = 204,
     ATTRIBUTE_PLAN_HANDLE = 400,
+    ATTRIBUTE_PLAN_CONFIGURATION = 401,
     ATTRIBUTE_PLAN_WORKSPACE = 402,
     ATTRIBUTE_PLAN_DEVICE = 407,
     ATTRIBUTE_GRAPH_HANDLE = 800,
@@ -30,16 +31,7 @@ enum {
     OLDEST_THAT_CAN_BE_ASKED = 90800,
 };
 
-typedef struct descriptor *descriptor;
-
-static struct {
-    int (*create)(int type, descriptor *made);
-    int (*destroy)(descriptor);
-    int (*finalize)(descriptor);
-    int (*set)(descriptor, int attribute, int type, int64_t count, const void *values);
-    int (*get)(descriptor, int attribute, int type, int64_t wanted, int64_t *count, void *values);
-    descriptor device; /* NULL: answer ourselves */
-} real;
+struct dnn_graph real_dnn;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -67,24 +59,24 @@ static void ask_real_library(void)
     const char *off = getenv("VRAMPROF_EMULATED_CUDNN");
     if ((off && !strcmp(off, "stub")) || cudnnGetVersion() < OLDEST_THAT_CAN_BE_ASKED)
         return;
-    *(void **)&real.create = real_cudnn("cudnnBackendCreateDescriptor");
-    *(void **)&real.destroy = real_cudnn("cudnnBackendDestroyDescriptor");
-    *(void **)&real.finalize = real_cudnn("cudnnBackendFinalize");
-    *(void **)&real.set = real_cudnn("cudnnBackendSetAttribute");
-    *(void **)&real.get = real_cudnn("cudnnBackendGetAttribute");
-    if (!real.create || !real.destroy || !real.finalize || !real.set || !real.get)
+    *(void **)&real_dnn.create = real_cudnn("cudnnBackendCreateDescriptor");
+    *(void **)&real_dnn.destroy = real_cudnn("cudnnBackendDestroyDescriptor");
+    *(void **)&real_dnn.finalize = real_cudnn("cudnnBackendFinalize");
+    *(void **)&real_dnn.set = real_cudnn("cudnnBackendSetAttribute");
+    *(void **)&real_dnn.get = real_cudnn("cudnnBackendGetAttribute");
+    if (!real_dnn.create || !real_dnn.destroy || !real_dnn.finalize || !real_dnn.set || !real_dnn.get)
         return;
     int bytes = describe_card(json, sizeof json);
-    if (real.create(DESCRIPTOR_DEVICE, &device) ||
-        real.set(device, ATTRIBUTE_DEVICE_JSON, TYPE_CHAR, bytes + 1, json) || real.finalize(device))
+    if (real_dnn.create(DESCRIPTOR_DEVICE, &device) ||
+        real_dnn.set(device, ATTRIBUTE_DEVICE_JSON, TYPE_CHAR, bytes + 1, json) || real_dnn.finalize(device))
         return;
-    real.device = device;
+    real_dnn.device = device;
 }
 
 static bool is_real(void)
 {
     pthread_once(&once, ask_real_library);
-    return real.device != NULL;
+    return real_dnn.device != NULL;
 }
 
 /* ---- which descriptors are engines and heuristics: those are told the device when they are finalised ---- */
@@ -129,7 +121,7 @@ int cudnnBackendCreateDescriptor(int type, descriptor *made)
         *made = new_handle(0);
         return OK;
     }
-    int status = real.create(type, made);
+    int status = real_dnn.create(type, made);
     if (!status && type == DESCRIPTOR_HEURISTIC)
         await_finalize(*made, ATTRIBUTE_HEURISTIC_DEVICE);
     if (!status && type == DESCRIPTOR_ENGINE)
@@ -144,7 +136,8 @@ int cudnnBackendDestroyDescriptor(descriptor old)
         return OK;
     }
     stop_awaiting(old);
-    return real.destroy(old);
+    plan_forget(old);
+    return real_dnn.destroy(old);
 }
 
 int cudnnBackendFinalize(descriptor descriptor)
@@ -153,8 +146,8 @@ int cudnnBackendFinalize(descriptor descriptor)
         return OK;
     int attribute = stop_awaiting(descriptor);
     if (attribute)
-        real.set(descriptor, attribute, TYPE_DESCRIPTOR, 1, &real.device);
-    return real.finalize(descriptor);
+        real_dnn.set(descriptor, attribute, TYPE_DESCRIPTOR, 1, &real_dnn.device);
+    return plan_finalize(descriptor);
 }
 
 int cudnnBackendSetAttribute(descriptor descriptor, int attribute, int type, int64_t count, const void *values)
@@ -162,15 +155,28 @@ int cudnnBackendSetAttribute(descriptor descriptor, int attribute, int type, int
     if (!is_real() || attribute == ATTRIBUTE_GRAPH_HANDLE)
         return OK;
     if (attribute == ATTRIBUTE_PLAN_HANDLE)
-        return real.set(descriptor, ATTRIBUTE_PLAN_DEVICE, TYPE_DESCRIPTOR, 1, &real.device);
-    return real.set(descriptor, attribute, type, count, values);
+        return real_dnn.set(descriptor, ATTRIBUTE_PLAN_DEVICE, TYPE_DESCRIPTOR, 1, &real_dnn.device);
+    if (attribute == ATTRIBUTE_PLAN_CONFIGURATION)
+        plan_configure(descriptor, *(struct descriptor *const *)values);
+    return real_dnn.set(descriptor, attribute, type, count, values);
+}
+
+static int get_from_real(descriptor descriptor, int attribute, int type, int64_t wanted, int64_t *count, void *values)
+{
+    if (attribute == ATTRIBUTE_PLAN_WORKSPACE && wanted > 0 && plan_workspace(descriptor, values)) {
+        if (count)
+            *count = 1;
+        return OK;
+    }
+    int status = plan_build(descriptor);
+    return status ? status : real_dnn.get(descriptor, attribute, type, wanted, count, values);
 }
 
 int cudnnBackendGetAttribute(descriptor descriptor, int attribute, int type, int64_t wanted, int64_t *count,
                              void *values)
 {
     if (is_real())
-        return real.get(descriptor, attribute, type, wanted, count, values);
+        return get_from_real(descriptor, attribute, type, wanted, count, values);
     if (attribute == ATTRIBUTE_PLAN_WORKSPACE)
         note_estimate("cudnnBackendGetAttribute");
     bool one = attribute == ATTRIBUTE_HEURISTIC_RESULTS || attribute == ATTRIBUTE_PLAN_WORKSPACE ||
