@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -53,8 +54,9 @@ def run(
         try:
             _, errors = child.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            end_group(child)
             return failure(name, real, "timed out", f"after {timeout_s:.0f} s")
+        finally:
+            end_group(child)
         if told.is_file():
             return {**json.loads(told.read_text()), "stderr": errors[-4000:]}
     return failure(name, real, how_it_died(child.returncode), errors[-4000:].strip() or "no message")
@@ -66,8 +68,9 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 def end_group(child: subprocess.Popen[str]) -> None:
-    """The child leads a session of its own, so its own children end with it."""
-    os.killpg(child.pid, signal.SIGKILL)
+    """The child leads a session of its own, so that what it started ends with it, however it ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
 
 
