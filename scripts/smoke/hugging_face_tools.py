@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from smoke.hugging_face import TRANSFORMERS, causal
 from smoke.registry import program
@@ -160,15 +162,35 @@ def lightning_fit() -> Iterator[None]:
     yield
 
 
+def generate(model: Any, *, new_tokens: int = 32, **options: Any) -> None:
+    """generate() asks the device whether every sequence is at its end, even where a length was given, and one that
+    computes nothing never says so. A criterion of the program's own ends it by the length, which the host knows."""
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    from smoke import models
+
+    class LongEnough(Exception):  # noqa: N818
+        pass
+
+    class Length(StoppingCriteria):
+        def __call__(self, ids: Any, scores: Any, **more: Any) -> Any:
+            if ids.shape[1] >= 64 + new_tokens:
+                raise LongEnough
+            return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+
+    criteria = StoppingCriteriaList([Length()])
+    with contextlib.suppress(LongEnough):
+        model.generate(models.tokens(2, 64), max_new_tokens=64, stopping_criteria=criteria, pad_token_id=0, **options)
+
+
 @program(subject="HF generate", needs=TRANSFORMERS)
 def generate_growing_cache() -> Iterator[None]:
     import torch
 
-    from smoke import models
-
     model = causal("LlamaConfig", num_key_value_heads=2).to("cuda", torch.bfloat16).eval()
-    for _ in range(2):
-        model.generate(models.tokens(2, 64), max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=0)
+    for new_tokens in (32, 16):
+        generate(model, new_tokens=new_tokens, do_sample=False)
         yield
 
 
@@ -176,23 +198,19 @@ def generate_growing_cache() -> Iterator[None]:
 def generate_static_cache() -> Iterator[None]:
     import torch
 
-    from smoke import models
-
     model = causal("LlamaConfig", num_key_value_heads=2).to("cuda", torch.bfloat16).eval()
-    length = {"max_new_tokens": 32, "min_new_tokens": 32, "pad_token_id": 0, "disable_compile": True}
     for _ in range(2):
-        model.generate(models.tokens(2, 64), cache_implementation="static", do_sample=True, **length)
+        generate(model, cache_implementation="static", disable_compile=True, do_sample=True)
         yield
 
 
 @program(subject="HF generate", needs=TRANSFORMERS)
 def generate_beams() -> Iterator[None]:
+    """Ends after its first token here: whether any beam is unfinished is asked of the device."""
     import torch
 
-    from smoke import models
-
     model = causal("Qwen3Config", num_key_value_heads=4, head_dim=64).to("cuda", torch.bfloat16).eval()
-    model.generate(models.tokens(2, 64), num_beams=4, max_new_tokens=16, min_new_tokens=16, pad_token_id=0)
+    generate(model, num_beams=4)
     yield
 
 

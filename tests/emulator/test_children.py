@@ -108,3 +108,27 @@ print(json.dumps([os.environ["LD_PRELOAD"], subprocess.check_output([sys.executa
     ours, childs = told
     assert ours == childs
     assert [path.rsplit("/", 1)[-1] for path in ours.split(":")] == ["libcuda.so.1", "libnvidia-ml.so.1"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_multiprocessing_have_the_device(method: str, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(
+        """
+def work(index):
+    import torch
+    torch.ones(4, device="cuda")
+    return torch.cuda.get_device_name()
+"""
+    )
+    told = told_by(
+        f"""
+import json, multiprocessing, sys
+sys.path.insert(0, {str(tmp_path)!r})
+import worker
+with multiprocessing.get_context({method!r}).Pool(2) as pool:
+    names = pool.map(worker.work, range(2))
+print(json.dumps(names))
+""",
+        gpu="t4",
+    )
+    assert told == ["Tesla T4"] * 2
