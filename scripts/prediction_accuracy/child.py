@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS, ROOT = Path(__file__).resolve().parents[1], Path(__file__).resolve().parents[2]
+PACKAGES = ROOT / "build" / "packages"
 MARK = "PEAKS "
 
 
@@ -21,6 +23,7 @@ def main() -> None:
 
     spec, count = find_device(job["card"])
     emulator.start(spec, count=count)
+    _load_packaged_cudnn()
     import torch
 
     print(MARK + json.dumps(["torch", torch.__version__]), flush=True)
@@ -28,6 +31,14 @@ def main() -> None:
     for point, figures in program.run(**job["parameters"]) or ():
         print(MARK + json.dumps([point, figures]), flush=True)
     print(MARK + json.dumps(["", _peaks(torch)]), flush=True)
+
+
+def _load_packaged_cudnn() -> None:
+    """A cuDNN among the program's packages goes before the one that torch was installed with."""
+    for folder in map(Path, sys.path):
+        library = folder / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9"
+        if PACKAGES in library.parents and library.is_file():
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def _peaks(torch: Any) -> dict[str, int]:

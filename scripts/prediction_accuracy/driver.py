@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prediction_accuracy.child import MARK
-from prediction_accuracy.rows import ROOT, Program, Result, Row
+from prediction_accuracy.child import MARK, PACKAGES
+from prediction_accuracy.rows import Program, Result, Row
 
 CHILD = Path(__file__).with_name("child.py")
-PACKAGES = ROOT / "build" / "packages"
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 
