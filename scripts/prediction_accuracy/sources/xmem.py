@@ -68,7 +68,7 @@ GOALS = (
 )
 CUDNN_REASON = (
     "cuDNN 9.8.0 is asked in place of 9.1.0, which may choose other engines with other workspaces. Probable, not"
-    " proven: measured peaks jump with the batch (MnasNet, SGD: 3088 MiB at 300, 4066 MiB at 500), ours do not. A choice"
+    " proven: measured peaks jump with batch (MnasNet, SGD: 3088 MiB at 300, 4066 MiB at 500), ours do not. A choice"
     " also moves every later block, and near the card's end decides when cached blocks are handed back"
 )
 EXPLANATIONS = (
