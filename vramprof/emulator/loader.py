@@ -21,6 +21,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from vramprof.emulator.guesses import attach
 from vramprof.emulator.symbols import defined_symbols, wanted_symbols
 from vramprof.emulator.torch_build import TorchBuild, find_torch
 from vramprof.errors import EmulatorError, TorchAlreadyImportedError, UnknownSymbolError, UnsupportedPlatformError
@@ -73,6 +74,7 @@ def start(spec: DeviceSpec, *, count: int = 1) -> None:
     """
     global _active
     if active() == (spec, count):
+        attach(device_library())
         return
     if _active is not None:
         raise EmulatorError(
@@ -90,6 +92,7 @@ def start(spec: DeviceSpec, *, count: int = 1) -> None:
     _preload_in_children(libraries)
     for library in libraries:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    attach(device_library())
     atexit.register(_let_backward_end)
     _active = (spec, count)
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vramprof.emulator import listen_to_guesses
+from vramprof.emulator import guesses, listen_to_guesses
 from vramprof.recording import Frame, Recorder
 
-_OWN = (__file__, listen_to_guesses.__code__.co_filename)
+_OWN = (__file__, guesses.__file__)
 
 
 @contextmanager

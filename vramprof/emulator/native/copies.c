@@ -27,7 +27,7 @@ struct kept {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kept *kept; /* sorted by address, disjoint */
 static size_t kept_count, kept_capacity;
-static void (*_Atomic listener)(int device, uint64_t bytes);
+static void (*_Atomic listener)(int device, uint64_t bytes, void *value);
 
 static void take_lock(void)
 {
@@ -113,8 +113,9 @@ static enum knowledge knowledge_of(const void *begin, size_t bytes)
     return bytes > NUMBER_BYTES ? CERTAIN : DOUBTFUL;
 }
 
-/* Called, in the thread that reads, for each read that may steer the program; NULL ends that. */
-void vramprof_listen_to_guesses(void (*function)(int device, uint64_t bytes))
+/* Called, in the thread that reads, for each read that may steer the program, with what it got, which may be
+ * corrected there; NULL ends that. */
+void vramprof_listen_to_guesses(void (*function)(int device, uint64_t bytes, void *value))
 {
     listener = function;
 }
@@ -127,7 +128,7 @@ static bool is_on_device(const void *pointer)
 
 static void read_device(void *to, const void *from, size_t bytes)
 {
-    void (*tell)(int, uint64_t) = listener;
+    void (*tell)(int, uint64_t, void *) = listener;
     struct range range;
     enum knowledge knowledge = knowledge_of(from, bytes);
     if (bytes > READ_LIMIT_BYTES)
@@ -137,7 +138,7 @@ static void read_device(void *to, const void *from, size_t bytes)
     else
         memmove(to, from, bytes);
     if (tell && knowledge != CERTAIN && bytes <= STEERING_LIMIT_BYTES)
-        tell(find_range(from, &range) ? range.device : 0, bytes);
+        tell(find_range(from, &range) ? range.device : 0, bytes, to);
 }
 
 static void write_device(void *to, const void *from, size_t bytes)
