@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from prediction_accuracy.child import MARK, PACKAGES
 from prediction_accuracy.rows import Program, Result, Row
@@ -73,11 +74,13 @@ def run(program: Program, *, interpreters: Interpreters, timeout_s: float) -> Ou
     job = {"module": program.module, "card": program.card, "parameters": dict(program.parameters)}
     command = [interpreters.serving(program.torch_version), str(CHILD), json.dumps(job)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    folders = [_installed(requirement) for requirement in program.packages]
-    environment["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     begin = time.perf_counter()
     try:
+        folders = [_installed(requirement) for requirement in program.packages]
+        environment["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
         child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.CalledProcessError as error:
+        return Outcome({}, "", time.perf_counter() - begin, f"pip could not install {error.cmd[-1]}")
     except subprocess.TimeoutExpired as error:
         return _outcome(_text(error.stdout), time.perf_counter() - begin, f"took more than {timeout_s:.0f} s")
     failure = "" if child.returncode == 0 else _last_words(child.stderr, child.returncode)
@@ -86,7 +89,7 @@ def run(program: Program, *, interpreters: Interpreters, timeout_s: float) -> Ou
 
 def _installed(requirement: str) -> Path:
     """The folder that has a requirement from PyPI, and nothing else."""
-    folder = PACKAGES / requirement
+    folder = PACKAGES / quote(requirement, safe="=<>+")
     if not folder.is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target", str(folder), requirement]
         subprocess.run(pip, check=True)

@@ -30,9 +30,6 @@ RELEASES = {
     ("embedding", "0.2.1"): "0.3.0",
     ("layer_norm", "0.6.0"): "0.6.1",
     ("kl_div", "0.2.1"): "0.3.0",
-    ("jsd", "0.3.1"): "0.4.0",
-    ("fused_linear_jsd", "0.3.1"): "0.4.0",
-    ("fused_linear_cross_entropy", "0.4.2"): "0.5.0",
     ("fused_linear_orpo_loss", "0.4.0"): "0.4.2",
     ("fused_linear_cpo_loss", "0.4.1"): "0.5.0",
     ("fused_linear_simpo_loss", "0.4.1"): "0.5.0",
@@ -56,6 +53,11 @@ RELEASES = {
     ("megatron_swiglu", "0.8.1"): "0.8.2",
 }
 """The first release that has a kernel, where its row was measured while it was still being written."""
+COMMITS = {
+    ("jsd", "0.3.1"): "8e2f3a477871b3c72f3f054673edbd656497752d",
+    ("fused_linear_jsd", "0.3.1"): "ff6650bbcef5d31b7522694cbeb73a21169460e9",
+}
+"""The commit that brought a kernel and its rows, where the first release allocates otherwise."""
 TORCH_SINCE = {
     "2.4.0": "2024-07",
     "2.5.0": "2024-10",
@@ -116,7 +118,7 @@ def _figure(line: Line, configs: list[str]) -> Figure:
 
 def _program(run: tuple[str, ...], configs: list[str], asked: list[Figure]) -> Program:
     kernel, gpu, _, version, month = run
-    packages = [f"liger-kernel=={RELEASES.get((kernel, version), version)}"]
+    packages = [_liger(kernel, version)]
     packages += ["megatron-core==0.16.1"] * kernel.startswith("megatron")
     packages += ["transformers==4.46.3", "tokenizers==0.20.3"] * (month < "2025-03")  # what Liger-Kernel then imported
     torch_version = [release for release, since in TORCH_SINCE.items() if since <= month][-1]
@@ -129,6 +131,12 @@ def _program(run: tuple[str, ...], configs: list[str], asked: list[Figure]) -> P
         settings=tuple(tuple(sorted(json.loads(config).items())) for config in configs),
         asked=tuple(asked),
     )
+
+
+def _liger(kernel: str, version: str) -> str:
+    if commit := COMMITS.get((kernel, version)):
+        return f"git+https://github.com/linkedin/Liger-Kernel@{commit}"
+    return f"liger-kernel=={RELEASES.get((kernel, version), version)}"
 
 
 def _row(line: Line, program: Program, figure: Figure) -> Row:

@@ -52,7 +52,7 @@ def fused_linear_jsd(provider: str, x: int, *, h: int, v: int, mode: str, dtype:
 
     def forward() -> torch.Tensor:
         if provider == "liger":
-            return liger(student_states, student, teacher_states, teacher, None)
+            return liger(student_states, student, teacher_states, teacher)
         student_logits = F.linear(student_states, student)
         teacher_logits = F.linear(teacher_states, teacher)
         log_q = torch.log_softmax(student_logits / 1.0, dim=-1)
