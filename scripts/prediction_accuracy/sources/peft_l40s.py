@@ -7,7 +7,8 @@ about the mean that the results tell (212 tokens), and then one batch as long as
 thing that was fitted, roughly, on one row (LoRA of rank 32): 712 tokens. The peak jumps with that length, from 0.4 %
 too little at 699 to 1 % too much at 712. So no row is fully stated, and all but that one are predictions. Evaluation,
 which needs less, is left out. The results are of a development version of PEFT 0.20; 0.20.0 was taken, and torch 2.14.1
-for 2.13.0. The rows of the image model in the same table are left out.
+for 2.13.0. AdaMSS and SHiRA choose what to train by values, which a dry run has not. The rows of the image
+model in the same table are left out.
 """
 
 from __future__ import annotations
