@@ -1,14 +1,14 @@
 """PEFT's MetaMathQA comparison on an L40S: `max_memory_reserved` of fine-tuning Llama-3.2-3B with each of its methods.
 
 The figures are in peft_l40s.csv; each method's configuration is in the same result of github.com/huggingface/peft,
-`method_comparison/MetaMathQA/results`: put a checkout at ../shared/data/peft, or name it in VRAMPROF_PEFT. Batches
-are of four texts whose lengths are not stated. Taken are a bucket of 40 lengths, spread as a lognormal distribution
-about the mean that the results tell (212 tokens), and then one batch as long as the longest, whose length is the one
-thing that was fitted: about 20 lengths were tried with up to five rows in view, LoRA of rank 32 among them, and 712 tokens
-taken. The peak jumps with that length, from 0.4 % too little at 699 to 1 % too much at 712. So no row is fully stated, and
-the errors are those of one fitted constant, not of a blind prediction. Evaluation, which needs less, is left out. The results are of a development version of PEFT 0.20; 0.20.0 was taken, and torch 2.14.1
-for 2.13.0. AdaMSS and SHiRA choose what to train by values, which a dry run has not. The rows of the image
-model in the same table are left out.
+`method_comparison/MetaMathQA/results`: put a checkout at ../shared/data/peft, or name it in VRAMPROF_PEFT. Batches are
+of four texts whose lengths are not stated. Taken are a bucket of 40 lengths, spread as a lognormal distribution about
+the mean that the results tell (212 tokens), and then one batch as long as the longest, whose length is the one thing
+that was fitted: about 20 lengths were tried with up to five rows in view, LoRA of rank 32 among them, and 712 tokens
+taken. The peak jumps with that length, from 0.4 % too little at 699 to 1 % too much at 712. So no row is fully stated,
+and the errors are those of one fitted constant, not of a blind prediction. Evaluation, which needs less, is left out.
+The results are of a development version of PEFT 0.20; 0.20.0 was taken, and torch 2.14.1 for 2.13.0. AdaMSS and SHiRA
+choose what to train by values, which a dry run has not. The rows of the image model in the same table are left out.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ reading, when the context was open already. Their measurements repeat to the byt
 400). Language models read random lines of WikiText-2 cut at 128 tokens; that one line of each batch is as long is an
 assumption, good for large batches only. Where the loop clears its gradients is not told with the data: it was chosen so
 that the language models' peaks fit, and a commit of xMem's loop has it there; before, their median error was 6.9 %. The
-copy of the data behind the report was put together file by file from a public index of that repository, and not compared
-with a checkout.
+copy of the data behind the report was put together file by file from a public index of that repository, and not
+compared with a checkout.
 """
 
 from __future__ import annotations
