@@ -17,7 +17,8 @@ MARK = "PEAKS "
 def main() -> None:
     """One line per point: MARK, then JSON of [point, {quantity: bytes}]; the point "" is the end of the program."""
     job = json.loads(sys.argv[1])
-    sys.path[0:1] = [str(SCRIPTS), str(ROOT)]
+    sys.path[0] = str(SCRIPTS)
+    sys.path.append(str(ROOT))  # an installed vramprof comes first
     from vramprof import emulator
     from vramprof.prediction.catalog import find_device
 

@@ -19,6 +19,9 @@ from vramprof.recording.storage import load_folder, open_folder
 
 Program = str | Path | Callable[..., Any]
 
+_START = "import sys; sys.path[:] = filter(None, sys.path); from vramprof.cli import main; sys.exit(main())"
+"""`python -m vramprof`, but a folder of that name where the user happens to be is not taken for it."""
+
 _REFUSED = 2  # the exit code of our own errors
 
 
@@ -45,7 +48,7 @@ def dry_run(
     with tempfile.TemporaryDirectory(prefix="vramprof-") as scratch:
         folder = out or Path(scratch) / "dry-run.vram"
         target = _target(program, arguments, Path(scratch))
-        command = [sys.executable, "-m", "vramprof", "run", "--emulate", gpu, "-o", str(folder), *target]
+        command = [sys.executable, "-c", _START, "run", "--emulate", gpu, "-o", str(folder), *target]
         code, last_line = _run(command, _name(program), timeout_s)
         recording = load_folder(folder) if open_folder(folder) and code != _REFUSED else None
     if recording is not None and (code == 0 or recording.origin == "oom"):
