@@ -7,7 +7,6 @@
  * card; so are reads of a lone number that kernels may have changed. */
 #include "device.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,25 +23,10 @@ struct kept {
     uint64_t work; /* how much had been submitted when it was copied */
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+LOCK_THAT_SURVIVES_FORK
 static struct kept *kept; /* sorted by address, disjoint */
 static size_t kept_count, kept_capacity;
 static void (*_Atomic listener)(int device, uint64_t bytes, void *value);
-
-static void take_lock(void)
-{
-    pthread_mutex_lock(&lock);
-}
-
-static void release_lock(void)
-{
-    pthread_mutex_unlock(&lock);
-}
-
-__attribute__((constructor)) static void survive_fork(void)
-{
-    pthread_atfork(take_lock, release_lock, release_lock);
-}
 
 /* The index of the first kept piece that ends after the address. */
 static size_t first_ending_after(uintptr_t address)

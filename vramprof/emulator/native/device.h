@@ -2,6 +2,7 @@
 #ifndef VRAMPROF_DEVICE_H
 #define VRAMPROF_DEVICE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -117,6 +118,22 @@ bool work_is_done(uint64_t sequence);
 void wait_for_work(uint64_t sequence);
 
 #pragma GCC visibility pop
+
+/* A file's own lock: a child that is forked while another thread holds it must not wait for that thread. */
+#define LOCK_THAT_SURVIVES_FORK                                                                                        \
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;                                                           \
+    static void take_lock(void)                                                                                        \
+    {                                                                                                                  \
+        pthread_mutex_lock(&lock);                                                                                     \
+    }                                                                                                                  \
+    static void release_lock(void)                                                                                     \
+    {                                                                                                                  \
+        pthread_mutex_unlock(&lock);                                                                                   \
+    }                                                                                                                  \
+    __attribute__((constructor)) static void survive_fork(void)                                                        \
+    {                                                                                                                  \
+        pthread_atfork(take_lock, release_lock, release_lock);                                                         \
+    }
 
 /* Where a library's handle is all that a caller wants of a function. */
 #define CREATES(function)                                                                                              \

@@ -4,7 +4,6 @@
  */
 #include "device.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,25 +12,10 @@
  * size, so the order of addresses decides what it reuses: upwards, first gap that fits, as recorded from real cards. */
 #define FIRST_ADDRESS ((uintptr_t)0x502000000)
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+LOCK_THAT_SURVIVES_FORK
 static uint64_t used[MAX_DEVICES];
 static struct range *ranges; /* sorted by address, disjoint */
 static size_t range_count, range_capacity;
-
-static void take_lock(void)
-{
-    pthread_mutex_lock(&lock);
-}
-
-static void release_lock(void)
-{
-    pthread_mutex_unlock(&lock);
-}
-
-__attribute__((constructor)) static void survive_fork(void)
-{
-    pthread_atfork(take_lock, release_lock, release_lock);
-}
 
 bool charge(int device, uint64_t bytes)
 {

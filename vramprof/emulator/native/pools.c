@@ -4,8 +4,6 @@
  * fragments, and keeps what is freed up to its threshold: the least that a driver's would hold. */
 #include "device.h"
 
-#include <pthread.h>
-
 #define CHUNK_BYTES ((uint64_t)32 << 20) /* by which reserved memory of the default pool is seen to grow */
 #define BLOCK_BYTES ((size_t)512)
 
@@ -16,22 +14,7 @@ struct pool {
 };
 
 static struct pool pools[MAX_DEVICES];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void take_lock(void)
-{
-    pthread_mutex_lock(&lock);
-}
-
-static void release_lock(void)
-{
-    pthread_mutex_unlock(&lock);
-}
-
-__attribute__((constructor)) static void survive_fork(void)
-{
-    pthread_atfork(take_lock, release_lock, release_lock);
-}
+LOCK_THAT_SURVIVES_FORK
 
 static uint64_t whole_chunks(uint64_t bytes)
 {
