@@ -200,14 +200,10 @@ static _Thread_local struct {
 
 static void await_group_end(void *to, size_t bytes)
 {
-    if (group.count == group.capacity) {
-        size_t capacity = group.capacity ? group.capacity * 2 : 64;
-        struct awaited *grown = realloc(group.awaited, capacity * sizeof *grown);
-        if (!grown)
-            return;
-        group.awaited = grown;
-        group.capacity = capacity;
-    }
+    struct awaited *room = with_room(group.awaited, group.count, &group.capacity, sizeof *room);
+    if (!room)
+        return;
+    group.awaited = room;
     group.awaited[group.count++] = (struct awaited){to, bytes};
 }
 

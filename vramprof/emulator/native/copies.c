@@ -63,15 +63,9 @@ static void keep_bytes(const void *begin, size_t bytes)
 {
     take_lock();
     size_t at = drop_overlapping((uintptr_t)begin, bytes);
-    if (kept_count == kept_capacity) {
-        size_t capacity = kept_capacity ? kept_capacity * 2 : 1024;
-        struct kept *grown = realloc(kept, capacity * sizeof *kept);
-        if (grown) {
-            kept = grown;
-            kept_capacity = capacity;
-        }
-    }
-    if (kept_count < kept_capacity) {
+    struct kept *room = with_room(kept, kept_count, &kept_capacity, sizeof *kept);
+    if (room) {
+        kept = room;
         memmove(kept + at + 1, kept + at, (kept_count - at) * sizeof *kept);
         kept[at] = (struct kept){(uintptr_t)begin, bytes, work_so_far()};
         kept_count++;

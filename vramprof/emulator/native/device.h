@@ -95,6 +95,7 @@ int place_memory(void **pointer, struct range wanted); /* at an address of our c
 int remove_memory(void *pointer, struct range *removed);
 int host_allocate(void **pointer, size_t bytes);
 int host_free(void *pointer);
+void *with_room(void *array, size_t count, size_t *capacity, size_t item_bytes); /* NULL: no room for one more */
 void *new_handle(size_t bytes); /* a zeroed object for an opaque handle; bytes may be 0 */
 int device_attribute(int attribute, int device);
 

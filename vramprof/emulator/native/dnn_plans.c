@@ -3,11 +3,10 @@
  * Building one may compile kernels, for a third of a second each, and fused attention wants one for every length of its
  * sequences. Nobody runs these kernels, and the engine's configuration knows the workspace already: where an engine that
  * compiles has been built once, its next plans are taken at their configuration's word until somebody asks for more. */
+#include "device.h"
 #include "dnn.h"
 
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdlib.h>
 
 enum {
     DESCRIPTOR_ENGINE = 2,
@@ -74,16 +73,11 @@ void plan_configure(descriptor plan, descriptor configuration)
     if (!read_configuration(configuration, &new))
         return;
     pthread_mutex_lock(&lock);
-    if (plan_count == plan_capacity) {
-        size_t capacity = plan_capacity ? plan_capacity * 2 : 64;
-        struct plan *grown = realloc(plans, capacity * sizeof *plans);
-        if (grown) {
-            plans = grown;
-            plan_capacity = capacity;
-        }
-    }
-    if (plan_count < plan_capacity)
+    struct plan *room = with_room(plans, plan_count, &plan_capacity, sizeof *plans);
+    if (room) {
+        plans = room;
         plans[plan_count++] = new;
+    }
     pthread_mutex_unlock(&lock);
 }
 

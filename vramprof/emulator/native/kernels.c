@@ -42,16 +42,11 @@ char __cudaInitModule(void)
 void __cudaRegisterFunction(const char **handle, const void *function)
 {
     pthread_mutex_lock(&lock);
-    if (kernel_count == kernel_capacity) {
-        size_t capacity = kernel_capacity ? kernel_capacity * 2 : 4096;
-        struct registered *grown = realloc(kernels, capacity * sizeof *kernels);
-        if (grown) {
-            kernels = grown;
-            kernel_capacity = capacity;
-        }
-    }
-    if (kernel_count < kernel_capacity)
+    struct registered *room = with_room(kernels, kernel_count, &kernel_capacity, sizeof *kernels);
+    if (room) {
+        kernels = room;
         kernels[kernel_count++] = (struct registered){function, *handle};
+    }
     sorted = false;
     pthread_mutex_unlock(&lock);
 }

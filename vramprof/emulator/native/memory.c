@@ -99,16 +99,12 @@ static void *reserve_lowest(size_t bytes)
 bool remember_range(struct range range)
 {
     take_lock();
-    if (range_count == range_capacity) {
-        size_t capacity = range_capacity ? range_capacity * 2 : 1024;
-        struct range *grown = realloc(ranges, capacity * sizeof *ranges);
-        if (!grown) {
-            release_lock();
-            return false;
-        }
-        ranges = grown;
-        range_capacity = capacity;
+    struct range *room = with_room(ranges, range_count, &range_capacity, sizeof *ranges);
+    if (!room) {
+        release_lock();
+        return false;
     }
+    ranges = room;
     size_t at = upper_bound(range.begin);
     memmove(ranges + at + 1, ranges + at, (range_count - at) * sizeof *ranges);
     ranges[at] = range;
@@ -218,6 +214,18 @@ int host_free(void *pointer)
         return ERROR_INVALID_VALUE;
     munmap(pointer, range.bytes);
     return OK;
+}
+
+/* The array, moved where it had to grow; it stays as it was where there is no memory. */
+void *with_room(void *array, size_t count, size_t *capacity, size_t item_bytes)
+{
+    if (count < *capacity)
+        return array;
+    size_t more = *capacity ? *capacity * 2 : 64;
+    void *grown = realloc(array, more * item_bytes);
+    if (grown)
+        *capacity = more;
+    return grown;
 }
 
 void *new_handle(size_t bytes)
