@@ -37,6 +37,7 @@ stats = torch.cuda.memory_stats()
 from torch.nn.modules import module
 left = [len(module._global_forward_hooks), len(module._global_forward_pre_hooks)]
 left.append(torch._C._cuda_isHistoryEnabled())
+import gc; left.append(not gc.isenabled())
 print(json.dumps([prof.report().as_dict(), stats["allocated_bytes.all.peak"], stats["reserved_bytes.all.peak"], left]))
 """
     )
@@ -53,7 +54,7 @@ print(json.dumps([prof.report().as_dict(), stats["allocated_bytes.all.peak"], st
     assert len(device["steps"]) == 3
     assert device["outside_torch_bytes"] > 0
     assert "0" in {row["path"] for row in peak["by_module"]}
-    assert left == [0, 0, False]
+    assert left == [0, 0, False, False]
 
 
 def test_exceptions_pass_and_the_recording_stays(tmp_path: Path) -> None:

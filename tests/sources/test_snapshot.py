@@ -48,6 +48,24 @@ def test_legacy_blocks_and_unknown_keys(tmp_path: Path) -> None:
     assert recording.blocks["address"].tolist() == [BASE, BASE + 512]
 
 
+def test_frames_are_known_by_what_they_say_shared_or_not(tmp_path: Path) -> None:
+    shared = {"filename": "a.py", "line": 1, "name": "f"}
+    stacks = [[shared], [shared], [dict(shared)], [shared, shared], [{**shared, "line": 2}], []]
+    trace = [
+        {"action": "alloc", "addr": BASE + 512 * i, "size": 512, "stream": 0, "frames": frames}
+        for i, frames in enumerate(stacks)
+    ]
+    recording = load_file(write(tmp_path / "s.pickle", {"segments": [], "device_traces": [trace]}))
+    assert recording.events["stack"].tolist() == [0, 0, 0, 1, 2, -1]
+
+
+def test_a_long_trace_keeps_its_order(tmp_path: Path) -> None:
+    trace = [{"action": "alloc", "addr": 512 * i, "size": 512, "stream": 0} for i in range(150_000)]
+    recording = load_file(write(tmp_path / "s.pickle", {"segments": [], "device_traces": [[], trace]}))
+    assert recording.events["address"].tolist() == [512 * i for i in range(150_000)]
+    assert set(recording.events["device"]) == {1}
+
+
 class _Attack:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch hacked",)

@@ -47,18 +47,23 @@ class GPT(nn.Module):
         return self.head(self.norm(x))
 
 
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    tokens = torch.randint(VOCABULARY, (8, CONTEXT + 1)).cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = model(tokens[:, :-1])
+        loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def main() -> None:
     torch.manual_seed(0)
     model = GPT().cuda()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     for _ in range(3):
-        tokens = torch.randint(VOCABULARY, (8, CONTEXT + 1)).cuda()
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            logits = model(tokens[:, :-1])
-            loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        train_step(model, optimizer)
 
 
-main()
+if __name__ == "__main__":
+    main()

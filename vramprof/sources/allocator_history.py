@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,8 +40,21 @@ def _drain(recorder: Recorder, max_entries: int, *, still_on: bool) -> None:
 
     if not still_on:
         recorder.gap("allocator history", "the program switched torch's history off, and with it what was recorded")
-    snapshot = torch.cuda.memory._snapshot()
-    record_snapshot(recorder, snapshot)
+    with _no_collection():
+        snapshot = torch.cuda.memory._snapshot()
+        record_snapshot(recorder, snapshot)
     for trace in snapshot["device_traces"]:
         if len(trace) >= max_entries:
             recorder.gap("allocator history", f"the ring of {max_entries} events was full: the oldest were overwritten")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's cycle collector paused: it would walk the millions of dicts of a snapshot, which hold no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -11,6 +11,8 @@ from vramprof.recording import Frame, Recorder, Recording, Stacks
 from vramprof.recording.schema import ACTIONS, NO_STACK, Action
 from vramprof.sources.pickles import load_plain_pickle
 
+_CHUNK_EVENTS = 65_536
+"""Events turned into columns at once: the Python lists of a million would take as much again as the columns."""
 PENDING_STATES = ("active_pending_free", "active_awaiting_free")
 
 
@@ -42,8 +44,8 @@ def record_snapshot(recorder: Recorder, snapshot: Any) -> None:
     reader = _FrameReader(recorder.stacks)
     traces = snapshot.get("device_traces") or []
     for device, trace in enumerate(traces):
-        if trace:
-            recorder.extend("events", _event_columns(device, trace, reader))
+        for begin in range(0, len(trace), _CHUNK_EVENTS):
+            recorder.extend("events", _event_columns(device, trace[begin : begin + _CHUNK_EVENTS], reader))
     _record_blocks(recorder, snapshot["segments"], reader)
     _record_annotations(recorder, snapshot.get("external_annotations") or [])
     recorder.metadata["allocator_settings"] = dict(snapshot.get("allocator_settings") or {})
@@ -62,22 +64,23 @@ def _record_gaps(recorder: Recorder, traces: Sequence[Sequence[Mapping[str, Any]
 
 
 class _FrameReader:
-    """Interns the frame lists of a snapshot; a pickle shares equal lists, so their identity is a fast key."""
+    """Interns the frame lists of a snapshot. Torch shares equal frames, and so does a pickle: their ids are the key."""
 
     def __init__(self, stacks: Stacks) -> None:
         self._stacks = stacks
-        self._seen: dict[int, tuple[Any, int]] = {}
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._kept: list[Any] = []
 
     def stack(self, frames: Any) -> int:
         if not frames:
             return NO_STACK
-        seen = self._seen.get(id(frames))
-        if seen is not None:
-            return seen[1]
-        stack = self._stacks.add(
-            Frame(str(f.get("filename", "")), int(f.get("line", 0)), str(f.get("name", ""))) for f in frames
-        )
-        self._seen[id(frames)] = (frames, stack)  # the list is kept, so its id is not reused
+        key = tuple(map(id, frames))
+        stack = self._seen.get(key)
+        if stack is None:
+            stack = self._seen[key] = self._stacks.add(
+                Frame(str(f.get("filename", "")), int(f.get("line", 0)), str(f.get("name", ""))) for f in frames
+            )
+            self._kept.append(frames)  # so that the ids are not reused
         return stack
 
 
