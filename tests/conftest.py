@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(os.environ.get("VRAMPROF_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,13 @@ def strangers_snapshots() -> Path:
     if not (folder / "index.csv").is_file():
         pytest.skip("the strangers' snapshots are not part of the project and not beside it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def strangers_data() -> Path:
+    if not (SHARED / "oom" / "oom_messages.txt").is_file():
+        pytest.skip("the strangers' error texts and traces are not part of the project and not beside it")
+    return SHARED
 
 
 @pytest.fixture(autouse=True)
