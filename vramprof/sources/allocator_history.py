@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vramprof.recording import Recorder
-from vramprof.sources.snapshot import record_snapshot
+from vramprof.sources.snapshot import collector_paused, record_snapshot
 
 MAX_ENTRIES = 1_000_000
 
@@ -40,21 +39,9 @@ def _drain(recorder: Recorder, max_entries: int, *, still_on: bool) -> None:
 
     if not still_on:
         recorder.gap("allocator history", "the program switched torch's history off, and with it what was recorded")
-    with _no_collection():
+    with collector_paused():
         snapshot = torch.cuda.memory._snapshot()
         record_snapshot(recorder, snapshot)
     for trace in snapshot["device_traces"]:
         if len(trace) >= max_entries:
             recorder.gap("allocator history", f"the ring of {max_entries} events was full: the oldest were overwritten")
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's cycle collector paused: it would walk the millions of dicts of a snapshot, which hold no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ _CHUNK_EVENTS = 65_536
 PENDING_STATES = ("active_pending_free", "active_awaiting_free")
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Python's cycle collector paused: it would walk the millions of dicts of a snapshot, which hold no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def load_snapshot(path: Path) -> Recording:
     """A torch snapshot pickle as a Recording of origin "snapshot".
 
@@ -23,7 +37,11 @@ def load_snapshot(path: Path) -> Recording:
         RecordingError: the file is no pickle or no snapshot.
         UnsafeFileError: the pickle asks for more than plain data.
     """
-    snapshot = load_plain_pickle(path)
+    with collector_paused():
+        return _recording_from(path, load_plain_pickle(path))
+
+
+def _recording_from(path: Path, snapshot: Any) -> Recording:
     recorder = Recorder(origin="snapshot", emulated=False)
     try:
         record_snapshot(recorder, snapshot)
