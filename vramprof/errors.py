@@ -51,3 +51,11 @@ class GpuFileError(VramprofError):
 
 class DryRunError(VramprofError):
     """A program's dry run on an emulated device failed for another reason than memory."""
+
+
+class ArchitectureError(VramprofError):
+    """No such model is known, or its config.json lacks what the closed forms need."""
+
+
+class PlanError(VramprofError):
+    """A plan was asked for that no machine could carry out."""

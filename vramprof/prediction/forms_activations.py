@@ -1,0 +1,384 @@
+"""Closed forms of what forward keeps for backward, of logits and of the loss.
+
+Bytes are those of one layer and one rank. They follow Hugging Face's transformers 5 in eager mode, as read off with
+torch's saved-tensor hooks on the emulated device (`scripts/measure_plan`): e is the size of what goes into a matrix
+product, r that of the residual stream, t = batch x seq tokens. Tensor ranks (`tp`) split what is between the
+two norms; sequence parallelism splits the norms and the residual stream too: Korthikanti et al., arXiv:2205.05198.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramprof.prediction.architecture import Architecture
+from vramprof.prediction.case import Case
+from vramprof.prediction.forms import FORWARD, Moment, form
+from vramprof.prediction.parameters import convolutions
+
+_MEASURED = "saved tensors of transformers 5, on the emulated device"
+_KORTHIKANTI = "Korthikanti et al., arXiv:2205.05198, section 4; " + _MEASURED
+_BACKWARD = (Moment.HEAD, Moment.FIRST_LAYER)
+
+
+def norm_bytes(case: Case, width: int, *, stream: int) -> float:
+    """A token's, for one norm: RMSNorm keeps an fp32 copy, what is normalised, and 1/rms; LayerNorm its input."""
+    if case.model.layer_norm:
+        return stream * width + 8
+    return (4 + (4 if case.model.fp32_norm_output else stream)) * width + 4
+
+
+def norms(case: Case) -> float:
+    """Of one layer. GPT-NeoX and Phi keep the one input that attention and MLP share once."""
+    kept = 1 if case.model.parallel else case.model.norms
+    return case.tokens * kept * norm_bytes(case, case.model.hidden, stream=case.load.stream_bytes) / _sequence(case)
+
+
+def _sequence(case: Case) -> int:
+    return case.load.tp if case.load.sequence_parallel else 1
+
+
+def attention(case: Case) -> float:
+    """Of one layer, with its input: q, k, v, output, and the log-sum-exp or the scores."""
+    model, load, e = case.model, case.load, case.load.compute_bytes
+    casts = (2 if model.kv_rank else 1 if model.fused_qkv else 3) if load.mixed == "amp" else 1
+    inside = _latent(case) if model.kv_rank else _heads(case)
+    return case.tokens * (casts * e * model.hidden / _sequence(case) + inside / load.tp)
+
+
+def _heads(case: Case) -> float:
+    """A token's."""
+    model, e = case.model, case.load.compute_bytes
+    wide, narrow = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    queries = 3 * wide if model.fused_kept else wide
+    unfused = case.load.attention == "math" or model.softcap
+    keys = 2 * (wide if unfused else narrow)
+    qk_norm = 0.0
+    if model.qk_norm:
+        qk_norm = (4 + (4 if model.fp32_norm_output else e)) * (wide + narrow) + 4 * (model.heads + model.kv_heads)
+    return e * (queries + keys + wide) + qk_norm + _scores(case)
+
+
+def _scores(case: Case) -> float:
+    """A token's: fp32 log-sum-exp of a flash kernel, or every score of an unfused one."""
+    model, e = case.model, case.load.compute_bytes
+    if case.load.attention == "flash" and not model.softcap:
+        return 4 * model.heads
+    softmax = 4 + (e if e < 4 else 0) + (e if model.softcap else 0)
+    dropout = 1 + e if case.load.dropout and model.masks else 0
+    return model.heads * case.length * (softmax + dropout)
+
+
+def _latent(case: Case) -> float:
+    """A token's, of multi-head latent attention."""
+    model, e = case.model, case.load.compute_bytes
+    q = model.heads * (model.nope_dim + model.rope_dim)
+    up = model.heads * (model.nope_dim + model.v_dim)
+    latents = (4 + e + e) * model.q_rank + (4 + e + e) * model.kv_rank + 8
+    return e * (2 * q + up + model.heads * model.v_dim) + latents + _scores(case)
+
+
+def dense_mlp(case: Case) -> float:
+    """Of one layer, with its input."""
+    model, load, e = case.model, case.load, case.load.compute_bytes
+    shared = model.norm_outputs_shared and load.mixed != "amp"
+    casts = 0 if shared else 2 if load.mixed == "amp" and model.gated and not model.fused_gate_up else 1
+    inside = mlp_inside(model, e, autocast=load.mixed == "amp") * model.ffn
+    return case.tokens * (casts * e * model.hidden / _sequence(case) + inside / load.tp)
+
+
+def mlp_inside(model: Architecture, e: int, *, autocast: bool) -> float:
+    """Bytes for each token and unit of width."""
+    if model.gated:
+        return 4 * e  # gate, up, activation, product
+    if model.composite_gelu:
+        return 3 * 4 + 2 * e if autocast else 5 * e  # autocast computes the cube in fp32
+    return 2 * e
+
+
+def experts(case: Case) -> float:
+    """Of one layer, with its input: rows are tokens times experts chosen. Grouped products stay fp32 under autocast."""
+    model, load, e = case.model, case.load, case.load.compute_bytes
+    rows = case.tokens * model.top_k
+    wide = 4 if load.mixed == "amp" else e
+    routed = rows * (wide * (2 * model.hidden + 4 * model.expert_ffn) + 28 + wide)
+    router = case.tokens * (e * model.hidden + 4 * model.experts)
+    if model.fp32_router and load.mixed != "amp" and e < 4:
+        router += case.tokens * 4 * model.hidden
+    shared = 0.0
+    if model.shared_ffn:
+        casts = 2 if load.mixed == "amp" else 0
+        shared = case.tokens * (4 * e * model.shared_ffn / load.tp + casts * e * model.hidden)
+    return routed / (load.tp if load.ep < load.tp else 1) + router + shared
+
+
+def masks(case: Case) -> float:
+    """Of one layer."""
+    return case.tokens * case.model.masks * case.model.hidden / _sequence(case) if case.load.dropout else 0
+
+
+def dense_layer(case: Case) -> float:
+    """All that one layer without experts keeps."""
+    if case.model.family in ("resnet", "parameters"):
+        return 0
+    return norms(case) + attention(case) + dense_mlp(case) + masks(case)
+
+
+def moe_layer(case: Case) -> float:
+    """All that one layer with experts keeps."""
+    return norms(case) + attention(case) + experts(case) + masks(case) if case.model.moe_layers else 0
+
+
+def largest_layer(case: Case) -> float:
+    """That of a layer that is recomputed or the last to go."""
+    return max(dense_layer(case) if case.parameters.dense_layers else 0, moe_layer(case))
+
+
+def _stacks(case: Case) -> Iterator[tuple[float, str]]:
+    """Layers on this rank, times the micro-batches that they hold, by kind."""
+    p, held = case.parameters, case.share * case.load.in_flight
+    yield p.dense_layers * held, "dense"
+    yield p.moe_layers * held, "moe"
+
+
+def _kept(case: Case, *, dense: float, moe: float) -> float:
+    """Bytes of all layers, less what goes to the host."""
+    whole = sum(count * (dense if kind == "dense" else moe) for count, kind in _stacks(case))
+    return min(whole, 2 * max(dense, moe)) if "activations" in case.load.offload else whole
+
+
+def _training(case: Case) -> bool:
+    return not case.load.inference and case.model.layers > 0
+
+
+@form(
+    "norms",
+    category="activations",
+    alive=FORWARD,
+    source=_KORTHIKANTI,
+    formula="t·h·(4 + r) a RMSNorm (fp32 copy, normalised), t·h·r a LayerNorm; all layers",
+)
+def _norms(case: Case) -> float:
+    return _whole_layers(case, norms(case), norms(case))
+
+
+@form(
+    "attention",
+    category="activations",
+    alive=FORWARD,
+    source=_KORTHIKANTI + "; DeepSeek-V2, arXiv:2405.04434",
+    formula="t·e·(c·h + 2·a·d + 2·k·d) + 4·t·a; c = casts of the input: 1, or q, k, v each under autocast; MLA: "
+    "t·e·a·(3·nope + 2·rope + 2·v) + latents; unfused: + t·a·s·(4 + e)",
+)
+def _attention(case: Case) -> float:
+    return _whole_layers(case, attention(case), attention(case))
+
+
+@form(
+    "MLP",
+    category="activations",
+    alive=FORWARD,
+    source=_KORTHIKANTI + "; Shazeer, arXiv:2002.05202",
+    formula="t·e·(c·h + 4·f) gated, t·e·(h + 2·f) GELU, t·e·(h + 5·f) GELU written out; layers without experts",
+)
+def _mlp(case: Case) -> float:
+    return _whole_layers(case, dense_mlp(case), 0)
+
+
+@form(
+    "experts",
+    category="activations",
+    alive=FORWARD,
+    source=_MEASURED,
+    formula="t·top_k·e·(2·h + 4·f_e) + t·(e·h + 4·E) + t·e·4·f_shared; routing taken as even",
+)
+def _experts(case: Case) -> float:
+    return _whole_layers(case, 0, experts(case)) if case.model.moe_layers else 0
+
+
+@form("dropout masks", category="activations", alive=FORWARD, source=_KORTHIKANTI, formula="t·h·1 B each")
+def _masks(case: Case) -> float:
+    return _whole_layers(case, masks(case), masks(case))
+
+
+def _whole_layers(case: Case, dense: float, moe: float) -> float:
+    if not _training(case) or case.load.checkpointing != "none":
+        return 0
+    return _kept(case, dense=dense, moe=moe)
+
+
+@form(
+    "layer inputs",
+    category="activations",
+    alive=FORWARD,
+    source="torch.utils.checkpoint; " + _KORTHIKANTI,
+    formula="checkpointing: t·h·r a layer; selective: and the outputs of matrix products and attention",
+)
+def _inputs(case: Case) -> float:
+    load, model = case.load, case.model
+    if not _training(case) or load.checkpointing == "none":
+        return 0
+    each = case.tokens * model.hidden * load.stream_bytes / _sequence(case)
+    if load.checkpointing == "selective":
+        wide, narrow = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        width = model.top_k * model.expert_ffn + model.shared_ffn if model.moe_layers else model.ffn
+        outputs = 2 * wide + 2 * narrow + 2 * model.hidden + (2 if model.gated else 1) * width
+        each += case.tokens * load.compute_bytes * outputs / load.tp
+    return _kept(case, dense=each, moe=each)
+
+
+@form(
+    "one layer, recomputed",
+    category="activations",
+    alive=_BACKWARD,
+    source="torch.utils.checkpoint",
+    formula="checkpointing: all that one layer keeps",
+)
+def _recomputed(case: Case) -> float:
+    if not _training(case) or case.load.checkpointing == "none":
+        return 0
+    casts = 2 * case.layer_parameters if case.load.mixed == "amp" else 0
+    return largest_layer(case) + casts
+
+
+@form(
+    "one layer, the last",
+    category="activations",
+    alive=(Moment.FIRST_LAYER,),
+    source="torch.autograd",
+    formula="what the first layer keeps",
+)
+def _last_layer(case: Case) -> float:
+    if not _training(case) or case.load.checkpointing != "none":
+        return 0
+    return dense_layer(case) if case.model.dense_layers or not case.model.moe_layers else moe_layer(case)
+
+
+@form(
+    "gradients of activations",
+    category="temporaries",
+    alive=_BACKWARD,
+    source="torch.autograd, measured",
+    formula="t·e·(h + 3·f) gated, t·e·(h + 2·f) else: what backward of an MLP has in flight",
+)
+def _in_flight(case: Case) -> float:
+    model, e = case.model, case.load.compute_bytes
+    if model.family == "resnet" and not case.load.inference:
+        return 2 * case.load.batch * e * max(one.elements for one in convolutions(model))
+    if not _training(case):
+        return 0
+    width = max(model.ffn if case.parameters.dense_layers else 0, model.top_k * model.expert_ffn)
+    return case.tokens * e * (model.hidden + (3 if model.gated else 2) * width / case.load.tp)
+
+
+@form(
+    "weights cast by autocast",
+    category="activations",
+    alive=FORWARD,
+    source="torch.autocast's cache; saved for backward",
+    formula="2·N of matrices, experts aside; without checkpointing",
+)
+def _casts(case: Case) -> float:
+    if case.load.mixed != "amp" or case.load.inference or case.load.checkpointing != "none":
+        return 0
+    p = case.parameters
+    experts = p.experts * case.share / case.load.ep
+    return 2 * (case.matrix_parameters - experts + (case.table if case.last else 0))
+
+
+@form(
+    "embedding, final norm, head input",
+    category="activations",
+    alive=FORWARD,
+    source=_MEASURED,
+    formula="t·h·(4 + r + e); BERT: and its head's, t·h·(r + 3·e)",
+)
+def _outside(case: Case) -> float:
+    if not _training(case):
+        return 0
+    model, load, h = case.model, case.load, case.model.hidden
+    final = norm_bytes(case, h, stream=load.stream_bytes) + (load.compute_bytes * h if model.vocab else 0)
+    embedding: float = (h if load.dropout and model.masks else 0) + 8
+    if model.family == "bert":
+        embedding += norm_bytes(case, h, stream=load.stream_bytes) + 3 * load.compute_bytes * h
+    return case.tokens * (final * case.last + embedding * case.first)
+
+
+@form(
+    "convolutions",
+    category="activations",
+    alive=FORWARD,
+    source="torchvision.models.resnet, saved tensors: measured",
+    formula="Σ e·C·H·W: the image, each convolution's output, each ReLU's, the pooled with 8-byte indices",
+)
+def _convolutions(case: Case) -> float:
+    model, e = case.model, case.load.compute_bytes
+    if model.family != "resnet" or case.load.inference:
+        return 0
+    own = list(convolutions(model))
+    outputs = sum((1 if one.shortcut else 2) * one.elements for one in own)
+    pooled = 64 * (model.image // 4) ** 2
+    elements = 3 * model.image**2 + outputs + pooled
+    return case.load.batch * (e * elements + 8 * pooled)
+
+
+def _logits(case: Case) -> int:
+    return case.tokens * case.model.vocab // case.load.tp if case.last and not case.load.inference else 0
+
+
+def loss_bytes(case: Case) -> tuple[int, int, int]:
+    """Of one logit: at the loss, in its backward, in the head's. Causal models compute the loss in fp32."""
+    e, autocast = case.load.compute_bytes, case.load.mixed == "amp"
+    if case.model.family in ("bert", "t5"):
+        return (2 + 4 + 4, 2 + 4 + 4, 4) if autocast else (2 * e, 3 * e, e)
+    kept = e if case.model.logit_softcap else 0
+    return (8 if e == 4 else 10) + kept, 12 + kept, (4 if e == 4 else 6) + kept
+
+
+@form(
+    "logits and loss",
+    category="temporaries",
+    alive=(Moment.LOSS,),
+    source="torch cross_entropy: log_softmax; " + _MEASURED,
+    formula="t·V·(e + 4 + 4): logits, in fp32, log-probabilities; fp32: t·V·8",
+)
+def _loss(case: Case) -> float:
+    return _logits(case) * loss_bytes(case)[0]
+
+
+@form(
+    "logits and loss",
+    category="temporaries",
+    alive=(Moment.LOSS_BACKWARD,),
+    source="torch nll_loss_backward, _log_softmax_backward",
+    formula="t·V·(4 + 4 + 4): log-probabilities and two gradients",
+)
+def _loss_backward(case: Case) -> float:
+    return _logits(case) * loss_bytes(case)[1]
+
+
+@form(
+    "logits and loss",
+    category="temporaries",
+    alive=(Moment.HEAD,),
+    source="torch.autograd, measured",
+    formula="t·V·(4 + e): the gradient in fp32 and cast",
+)
+def _logit_gradients(case: Case) -> float:
+    return _logits(case) * (case.load.compute_bytes if case.load.compute_bytes == 2 else 4)
+
+
+@form(
+    "communication",
+    category="temporaries",
+    alive=(*FORWARD, Moment.FIRST_LAYER),
+    source="Megatron-LM (SP, PP); ring attention, arXiv:2310.01889; DeepSpeed-MoE, arXiv:2201.05596",
+    formula="SP: t·h·e gathered; PP: 2·t·h·e; CP: 2·2·t·k·d·e; EP: 2·t·top_k·h·e",
+)
+def _communication(case: Case) -> float:
+    model, load = case.model, case.load
+    if load.inference or not model.hidden:
+        return 0
+    each = case.tokens * load.compute_bytes
+    size: float = each * model.hidden * (bool(load.sequence_parallel) + 2 * (load.pp > 1))
+    size += 4 * each * model.kv_heads * model.head_dim * (load.cp > 1)
+    return size + 2 * each * model.top_k * model.hidden * (load.ep > 1)
