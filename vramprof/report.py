@@ -33,6 +33,12 @@ class Report:
 
         return render_terminal(self.facts, self.findings, width=width, color=color)
 
+    def html(self) -> str:
+        """The page: one file, with everything in it."""
+        from vramprof.renderers.html import Subject, render_html
+
+        return render_html([Subject("", self.facts, self.findings)])
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON report as plain data."""
         from vramprof.renderers.json import as_dict
@@ -67,9 +73,7 @@ class Report:
 
 
 def _write_html(report: Report, path: Path) -> None:
-    from vramprof.renderers.html import render_html
-
-    path.write_text(render_html(report.facts, report.findings), encoding="utf-8")
+    path.write_text(report.html(), encoding="utf-8")
 
 
 def _write_json(report: Report, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns facts and findings into one self-contained HTML page: no network, no build step, light and dark."""
+"""Turns reports into one self-contained HTML page: no network, no build step, light and dark."""
 
 from __future__ import annotations
 
@@ -6,28 +6,66 @@ import html
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from vramprof.findings import DeviceFacts, Facts, Finding
 from vramprof.renderers.json import as_dict
+from vramprof.renderers.page_data import pack_device
 from vramprof.renderers.palette import COLORS
 from vramprof.renderers.series import make_series
 
-_MOST_POINTS = 3000
-_MOST_ROWS = 60
-_MOST_FRAMES = 12
+_MOST_POINTS = 2000
+_SCRIPTS = (
+    "format", "data", "groups", "axis", "raster", "state", "timeline", "blocks", "moment", "flame", "table",
+    "segments", "several", "main",
+)  # fmt: skip
 
 
-def render_html(facts: Facts, findings: Sequence[Finding]) -> str:
-    """The page. Every string of the user's program is escaped: as JSON in a script, as text in the document."""
-    data = as_dict(facts, findings)
-    for device, row in zip(facts.devices, data["devices"], strict=True):
-        _shorten(row["peak"])
-        row["series"] = _series(device)
-    data["colors"] = COLORS
-    page = files("vramprof.renderers").joinpath("page.html").read_text(encoding="utf-8")
-    title = "vramprof (emulated)" if facts.recording.emulated else "vramprof"
-    return page.replace("{{title}}", html.escape(title)).replace("{{data}}", _script_json(data))
+class Subject(NamedTuple):
+    """One recording on the page, under a name that tells it from the others."""
+
+    label: str
+    facts: Facts
+    findings: Sequence[Finding]
+
+
+def render_html(subjects: Sequence[Subject], *, kind: str = "one") -> str:
+    """The page; kind is "one", "compare" (two subjects, before and after) or "ranks".
+
+    Every string of the user's program is escaped: as JSON in a script, and as text in the document.
+    """
+    recordings: list[dict[str, Any]] = []
+    blocks: list[str] = []
+    for subject in subjects:
+        data = as_dict(subject.facts, subject.findings)
+        data["label"] = subject.label
+        for device, row in zip(subject.facts.devices, data["devices"], strict=True):
+            row["peak"] = {key: row["peak"][key] for key in row["peak"] if key not in ("by_module", "by_stack")}
+            row["peak"]["moment"] = device.peak.index
+            row["overview"] = _overview(device)
+            row["block"] = len(blocks)
+            blocks.append(pack_device(subject.facts.recording, device))
+        recordings.append(data)
+    emulated = any(subject.facts.recording.emulated for subject in subjects)
+    page = {"kind": kind, "emulated": emulated, "colors": COLORS, "recordings": recordings}
+    return _fill(page, blocks, title="vramprof (emulated)" if emulated else "vramprof")
+
+
+def _fill(page: dict[str, Any], blocks: Sequence[str], *, title: str) -> str:
+    folder = files("vramprof.renderers").joinpath("page")
+    script = "\n".join(folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    parts = {
+        "title": html.escape(title),
+        "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
+        "data": _script_json(page),
+        "blocks": "\n".join(
+            f'<script type="text/plain" id="block-{number}">{block}</script>' for number, block in enumerate(blocks)
+        ),
+        "script": script,
+    }
+    text = folder.joinpath("page.html").read_text(encoding="utf-8")
+    pieces = text.split("{{")  # filled in one pass: what the program's own strings hold is never filled again
+    return pieces[0] + "".join(parts[name] + rest for name, _, rest in (piece.partition("}}") for piece in pieces[1:]))
 
 
 def _script_json(data: Any) -> str:
@@ -36,18 +74,11 @@ def _script_json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _shorten(peak: dict[str, Any]) -> None:
-    peak["by_module"] = peak["by_module"][:_MOST_ROWS]
-    peak["by_stack"] = peak["by_stack"][:_MOST_ROWS]
-    for row in peak["by_stack"]:
-        row["frames"] = row["frames"][:_MOST_FRAMES]
-
-
-def _series(device: DeviceFacts) -> dict[str, Any]:
+def _overview(device: DeviceFacts) -> dict[str, Any]:
+    """The first picture, ready before the blocks are opened; no peak is lost."""
     series = make_series(device, _MOST_POINTS)
     return {
-        "event": series.event.tolist(),
-        "time_ns": series.time_ns.tolist(),
+        "moment": series.event.tolist(),
         "reserved": series.reserved_bytes.tolist(),
         "by_category": {name: values.tolist() for name, values in series.by_category.items()},
     }
