@@ -84,7 +84,7 @@ def _stacks(recording: Recording, stack: IntArray, columns: Columns) -> dict[str
     columns["stack_end"] = np.cumsum([len(one) for one in chosen], dtype=np.int64)
     columns["stack_frames"] = renumbered
     columns["stack_user"] = _users_frames(chosen, frames, told)
-    return {"frames": [[frame.filename, frame.line, frame.name] for frame in told]}
+    return {"frames": [[*frame, int(is_users(frame))] for frame in told]}
 
 
 def _users_frames(stacks: list[tuple[int, ...]], frames: IntArray, told: list[Any]) -> IntArray:

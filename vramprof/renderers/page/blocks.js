@@ -1,6 +1,7 @@
 // The block view: every allocation a band over time, stacked in the order of their birth, as large as its bytes.
 
-// For each pixel column the allocations alive at its moment, from the oldest up; calls `visit(column, alive, count)`.
+// For each pixel column the allocations alive at its moment, from the oldest up; calls
+// `visit(column, alive, count, isSame)`, the last if nothing changed since the column before.
 function eachColumn(device, moments, stride, visit) {
   const {born, died} = device, first = moments[0];
   let alive = new Int32Array(1024), count = 0, next = after(born, first);
@@ -11,26 +12,28 @@ function eachColumn(device, moments, stride, visit) {
   for (let i = 0; i < next; i++) if (died[i] > first) push(i);
   for (let column = 0; column < moments.length; column += stride) {
     const moment = moments[column];
-    if (column && moment !== moments[column - stride]) {
+    const isSame = column > 0 && moment === moments[column - stride];
+    if (column && !isSame) {
       let kept = 0;
       for (let k = 0; k < count; k++) if (died[alive[k]] > moment) alive[kept++] = alive[k];
       count = kept;
       for (; next < device.count && born[next] <= moment; next++) if (died[next] > moment) push(next);
     }
-    visit(column, alive, count);
+    visit(column, alive, count, isSame);
   }
 }
 
-// Four shades of each band's colour, so that neighbours can be told apart; and the same faded, for what a search leaves out.
-function shadesOf(bands) {
-  const paper = css("--paper"), table = {plain: [], edge: [], faded: []};
-  for (const color of bands.colors) for (const amount of [-.12, 0, .14, .28]) {
-    const shaded = shade(color, amount);
-    table.plain.push(pixelColor(shaded));
-    table.edge.push(pixelColor(shade(shaded, -.4)));
-    table.faded.push(pixelColor(mixed(shaded, paper, .82)));
-  }
-  return table;
+// Four shades of each band's colour, so that neighbours can be told apart; faded is what a search leaves out.
+function colorsOf(device) {
+  const key = [state.by, state.q, css("--paper")].join("\n");
+  if (device.painted?.key === key) return device.painted.colors;
+  const bands = bandsOf(device, state.by), matches = matching(device), paper = css("--paper");
+  const shades = bands.colors.flatMap(color => SHADES.map(amount => shade(color, amount)));
+  const plain = shades.map(pixelColor), faded = shades.map(color => pixelColor(mixed(color, paper, .82)));
+  const colors = new Uint32Array(device.count);
+  for (let i = 0; i < colors.length; i++) colors[i] = (matches && !matches[i] ? faded : plain)[bands.of[i] * 4 + shadeOf(i)];
+  device.painted = {key, colors};
+  return colors;
 }
 
 function mixed(color, other, weight) {
@@ -38,44 +41,49 @@ function mixed(color, other, weight) {
   return "#" + [1, 3, 5].map(at => Math.round(read(color, at) * (1 - weight) + read(other, at) * weight).toString(16).padStart(2, "0")).join("");
 }
 
+const SHADES = [-.12, 0, .14, .28];
 const shadeOf = i => Math.imul(i, 2654435761) >>> 30;
-const CHEAP = 3e6; // steps of the inner loop that one frame of a motion may take
+const darker = color => (color >>> 1 & 0x7f7f7f) + (color >>> 3 & 0x1f1f1f) | 0xff000000;
+const CHOSEN = pixelColor("#ff2d00");
+const FRAME_MS = 12; // what the bands may take of a frame of a motion; else columns are left out until it rests
 
 function drawBlocks(canvas, device, {hovered = -1, hurry = false} = {}) {
-  const raster = newRaster(canvas), columns = columnsOf(device, state.by, newAxis(device, state, raster.width).edges());
-  const [low, high] = windowOf(device, columns), scale = raster.height / (high - low);
-  const bands = bandsOf(device, state.by), table = shadesOf(bands), matches = matching(device);
-  const stride = hurry ? Math.max(1, Math.min(8, Math.ceil(device.crowd * columns.count / CHEAP))) : 1;
-  const chosen = state.block, {size} = device, red = pixelColor("#ff2d00");
-  let most = 0;
-  eachColumn(device, columns.moments, stride, (x, alive, count) => {
-    let offset = 0, bottom = raster.height;
-    most = Math.max(most, count);
-    for (let k = 0; k < count; k++) {
-      const i = alive[k];
-      offset += size[i];
-      if (offset <= low) continue;
-      const y = Math.round(raster.height - (offset - low) * scale);
-      if (y >= bottom && i !== chosen) continue;
-      const shade = bands.of[i] * 4 + shadeOf(i), faded = matches && !matches[i];
-      const color = i === chosen ? red : faded ? table.faded[shade] : i === hovered ? table.edge[shade] : table.plain[shade];
-      const isTall = bottom - y >= 4;
-      fillColumn(raster, x, stride, i === chosen ? Math.min(y, bottom - 1) : y, bottom, color);
-      if (isTall && i !== chosen && !faded) fillColumn(raster, x, stride, y, y + 1, table.edge[shade]);
-      bottom = Math.min(y, bottom);
-      if (bottom <= 0) break;
-    }
+  const raster = newRaster(canvas), columns = columnsAcross(device, raster.width);
+  const [low, high] = windowOf(device, columns), begun = performance.now();
+  const stride = hurry ? Math.max(1, Math.min(8, Math.ceil(device.columnMs * columns.count / FRAME_MS))) : 1;
+  const paintColumn = columnPainter(device, raster, low, raster.height / (high - low), hovered);
+  eachColumn(device, columns.moments, stride, (x, alive, count, isSame) => {
+    if (isSame) repeatColumn(raster, x - stride, 2 * stride); else { paintColumn(x, alive, count); repeatColumn(raster, x, stride); }
   });
-  device.crowd = most;
+  device.columnMs = (performance.now() - begun) / columns.count * stride;
   showRaster(raster);
   const width = canvas.clientWidth, height = canvas.clientHeight, {paint} = raster, ink = css("--ink");
-  drawGrid(paint, low, high, bytesAt => height * (1 - (bytesAt - low) / (high - low)), width, ink);
+  drawGrid(paint, low, high, size => height * (1 - (size - low) / (high - low)), width, ink);
   if (state.m !== null) {
     const x = newAxis(device, state, width).pixel(state.m + .5);
     if (x >= 0 && x <= width) { paint.fillStyle = ink; paint.fillRect(x - .5, 0, 1.5, height); }
   }
   sayEmulated(paint, device.recording, width, ink);
   return stride > 1;
+}
+
+// Paints the alive allocations of one column from the bottom up; what is thinner than a pixel gives way to the next.
+function columnPainter(device, raster, low, scale, hovered) {
+  const {size} = device, {height} = raster, colors = colorsOf(device), chosen = state.block ?? -1;
+  return (x, alive, count) => {
+    let offset = -low, bottom = height;
+    for (let k = 0; k < count && bottom > 0; k++) {
+      const i = alive[k];
+      offset += size[i];
+      if (offset <= 0) continue;
+      let y = Math.round(height - offset * scale);
+      if (y >= bottom) { if (i !== chosen) continue; y = bottom - 1; }
+      const color = i === chosen ? CHOSEN : i === hovered ? darker(colors[i]) : colors[i];
+      fillColumn(raster, x, y, bottom, color);
+      if (bottom - y >= 4 && y >= 0) fillColumn(raster, x, y, y + 1, darker(color));
+      bottom = y;
+    }
+  };
 }
 
 // The bytes from the bottom to the top of the picture.
@@ -94,8 +102,7 @@ function wholeWindow(columns) {
 // The allocation under a point of the picture, or -1; with the moment and the byte there.
 function blockAt(device, canvas, x, y) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2), width = Math.max(1, Math.round(canvas.clientWidth * ratio));
-  const columns = columnsOf(device, state.by, newAxis(device, state, width).edges());
-  const [low, high] = windowOf(device, columns), byte = low + (1 - y / canvas.clientHeight) * (high - low);
+  const columns = columnsAcross(device, width), [low, high] = windowOf(device, columns), byte = low + (1 - y / canvas.clientHeight) * (high - low);
   const moment = columns.moments[Math.max(0, Math.min(columns.count - 1, Math.floor(x * ratio)))];
   let offset = 0;
   for (const i of aliveAt(device, moment)) {
@@ -142,8 +149,8 @@ function showDetail(device, box) {
   const size = device.size[i], isKept = device.died[i] > device.last, {columns} = device;
   make("b", `Block of ${bytes(size)}`, box);
   const controls = make("span.controls", null, box);
-  make("button", "Zoom to it (Z)", controls, null, {}).addEventListener("click", () => zoomToBlock(device));
-  make("button", "Close (Esc)", controls).addEventListener("click", () => change({block: null}));
+  make("button", "Zoom to it (Z)", controls, {onclick: () => zoomToBlock(device)});
+  make("button", "Close (Esc)", controls, {onclick: () => change({block: null})});
   const rows = [
     ["size", `${grouped(size)} bytes, of which ${grouped(columns.rounding[i])} are rounding`],
     ["category", `${nameOf(device, "category", i)} (${columns.measured[i] ? "seen under its name" : "inferred"})`],
@@ -153,7 +160,7 @@ function showDetail(device, box) {
     ["allocated", device.born[i] ? momentWords(device, device.born[i]) : "before the recording"],
     ["freed", isKept ? "not in this recording" : momentWords(device, Math.min(device.last, device.died[i]))],
   ];
-  if (columns.pending[i] > 0 && !isKept) rows.push(["given back", `${grouped(columns.pending[i])} events after it was freed`]);
+  if (columns.pending[i] > 1 && !isKept) rows.push(["given back", `at event ${grouped(device.died[i] + columns.pending[i])}, when no stream used it any more`]);
   const table = make("table", null, make("div.scroll", null, box));
   for (const [name, text] of rows) {
     const row = make("tr", null, table);

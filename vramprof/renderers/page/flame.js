@@ -1,11 +1,11 @@
-// The flame graph of a moment: bytes by module path, by stack (outermost frame on top) or by category and module.
+// The flame graph of a moment: bytes by module path, by stack (outermost frame on top, all of it or your own lines) or by category and module.
 
-const FLAME_WAYS = [["module", "module path"], ["stack", "stack"], ["category", "category, module"]];
+const FLAME_WAYS = [["module", "module path"], ["lines", "your lines"], ["stack", "whole stack"], ["category", "category, module"]];
 
 function wayDown(device, i, way) {
-  if (way === "stack") {
-    const frames = framesOf(device, device.stack[i]).reverse().map(frame => place(frame));
-    return frames.length ? frames : ["(no frames)"];
+  if (way === "stack" || way === "lines") {
+    const frames = framesOf(device, device.stack[i]).reverse().filter(frame => way === "stack" || frame[3]);
+    return frames.length ? frames.map(place) : [way === "stack" ? "(no frames)" : "(no frames of yours)"];
   }
   const path = nameOf(device, "path", i) || "(none)", category = nameOf(device, "category", i);
   const modules = path.startsWith("(") ? [path] : path.split(".");
@@ -15,7 +15,7 @@ function wayDown(device, i, way) {
 function flameTree(device, alive, way) {
   const root = {name: "all", size: 0, children: new Map()}, sums = new Map();
   for (const i of alive) {  // few ways down, many blocks
-    const key = way === "stack" ? device.stack[i] : `${device.groupings.path ? device.groupings.path.number[i] : 0}/${device.groupings.category.number[i]}`;
+    const key = way === "stack" || way === "lines" ? device.stack[i] : `${device.groupings.path ? device.groupings.path.number[i] : 0}/${device.groupings.category.number[i]}`;
     const known = sums.get(key);
     if (known) known.size += device.size[i]; else sums.set(key, {i, size: device.size[i]});
   }

@@ -11,6 +11,7 @@ function bytes(size) {
 }
 
 const grouped = value => Math.round(value).toLocaleString("en-US");
+const counted = (count, word) => `${grouped(count)} ${word}${count === 1 ? "" : "s"}`;
 const share = (part, whole) => whole ? `${(100 * part / whole).toFixed(1)} %` : "";
 
 function duration(ns) {
@@ -47,7 +48,13 @@ function choice(label, options, chosen, parent, onchange) {
 }
 
 const place = frame => frame ? `${frame[0].replaceAll("\\", "/").split("/").slice(-2).join("/")}:${frame[1]} ${frame[2]}` : "(no Python frames)";
-const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// A colour of the style sheet. It is asked many times a frame, so the answers are kept until the theme changes.
+const themed = new Map();
+function css(name) {
+  if (!themed.has(name)) themed.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return themed.get(name);
+}
 
 // Lighter or darker: amount from -1 (black) to 1 (white).
 function shade(color, amount) {

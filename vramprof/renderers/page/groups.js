@@ -119,6 +119,13 @@ function columnsOf(device, by, edges) {
   return {moments, values, reserved, width, count};
 }
 
+// The columns of the present window; both pictures and what is under the pointer share them.
+function columnsAcross(device, width) {
+  const key = [state.by, state.axis, width, ...state.x].join(" ");
+  if (device.across?.key !== key) device.across = {key, columns: columnsOf(device, state.by, newAxis(device, state, width).edges())};
+  return device.across.columns;
+}
+
 function coarseColumn(series, edges, i, out) {
   const first = Math.floor(edges[i] / BUCKET), last = Math.max(first, Math.floor((edges[i + 1] - 1) / BUCKET));
   let best = first;

@@ -92,6 +92,7 @@ function showLegend() {
   const bands = bandsOf(device, state.by), totals = new Float64Array(bands.names.length);
   for (let i = 0; i < device.count; i++) totals[bands.of[i]] += device.size[i];
   bands.names.forEach((name, band) => { if (totals[band]) keyed(name, bands.colors[band], parts.legend); });
+  if (device.columns.span_kind.length) make("span.faint", "phases:", parts.legend);
   for (const [name, color] of device.columns.span_kind.length ? Object.entries(PHASES) : []) keyed(name, color, parts.legend);
 }
 
@@ -154,7 +155,7 @@ async function open() {
   const found = subject.device || await openDevice(subject.told, subject.recording);
   if (opened !== number) return;
   subject.device = device = found;
-  device.crowd ||= aliveAt(device, device.told.peak.moment).length;
+  device.columnMs ??= 0;
   state.x = clamped(device, state.x || [0, device.last + 1], .5);
   momentKey = "";
   showControls();
@@ -229,7 +230,7 @@ function moveWindow(canvas, pixels) {
 
 // Bytes zoom about the one under the pointer; null is everything again.
 function zoomBytes(canvas, y, factor) {
-  const columns = columnsOf(device, state.by, newAxis(device, state, canvas.clientWidth).edges());
+  const columns = columnsAcross(device, canvas.raster.width);
   const [low, high] = windowOf(device, columns), [, all] = wholeWindow(columns);
   const about = low + (1 - y / canvas.clientHeight) * (high - low);
   const ends = [Math.max(0, about - (about - low) * factor), Math.min(all, about + (high - about) * factor)];
@@ -316,8 +317,8 @@ function hover(canvas, tip, event, isBands) {
 
 // The moment that the picture shows in this column: its highest.
 function columnMoment(canvas, x) {
-  const width = canvas.clientWidth, columns = columnsOf(device, state.by, newAxis(device, state, width).edges());
-  return columns.moments[Math.max(0, Math.min(width - 1, Math.floor(x)))];
+  const {width, ratio} = canvas.raster, {moments} = columnsAcross(device, width);
+  return moments[Math.max(0, Math.min(width - 1, Math.floor(x * ratio)))];
 }
 
 function placeTip(tip, canvas, x, y) {
@@ -369,6 +370,7 @@ document.addEventListener("keydown", event => {
 });
 
 function repaint() {
+  themed.clear();
   for (const canvas of document.querySelectorAll("canvas")) canvas.redraw?.();
   if (device) render(); else if (subjects.length) drawOverview(parts.timeline.canvas, subjects[state.s]);
 }

@@ -5,7 +5,7 @@ function showMoment(device, box) {
   const moment = state.m === null ? device.told.peak.moment : Math.min(state.m, device.last);
   const alive = aliveAt(device, moment), total = alive.reduce((sum, i) => sum + device.size[i], 0);
   const isPeak = moment === device.told.peak.moment;
-  make("h2", `Alive at ${isPeak ? "the peak" : "this moment"}: ${bytes(total)} in ${grouped(alive.length)} blocks`, box);
+  make("h2", `Alive at ${isPeak ? "the peak" : "this moment"}: ${bytes(total)} in ${counted(alive.length, "block")}`, box);
   make("p", `${momentWords(device, moment)}${device.recording.emulated ? " · EMULATED" : ""}`, box, {class: "faint numbers", id: "moment-words"});
   categoryBar(device, alive, total, box);
   const two = make("div.two", null, box), left = make("section", null, two), right = make("section", null, two);

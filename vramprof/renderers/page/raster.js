@@ -6,24 +6,36 @@ function pixelColor(color) {
   return (255 << 24 | (value & 255) << 16 | (value >> 8 & 255) << 8 | value >> 16) >>> 0;
 }
 
-// A canvas at the device's own resolution, and an image to write to.
+// A canvas at the device's own resolution, and an image to write to, column by column: a column's pixels lie together.
 function newRaster(canvas) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);
   const width = Math.max(1, Math.round(canvas.clientWidth * ratio)), height = Math.max(1, Math.round(canvas.clientHeight * ratio));
-  if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
-  const paint = canvas.getContext("2d"), image = new ImageData(width, height);
-  return {canvas, paint, ratio, width, height, image, pixels: new Uint32Array(image.data.buffer)};
+  const known = canvas.raster;
+  if (known && known.width === width && known.height === height && known.ratio === ratio) { known.columns.fill(0); return known; }
+  canvas.width = width; canvas.height = height;
+  const image = new ImageData(width, height);
+  return canvas.raster = {canvas, paint: canvas.getContext("2d"), ratio, width, height, image,
+    pixels: new Uint32Array(image.data.buffer), columns: new Uint32Array(width * height)};
 }
 
-// Fill rows [top, bottom) of columns [x, x + span).
-function fillColumn({pixels, width, height}, x, span, top, bottom, color) {
-  const from = Math.max(0, top), to = Math.min(height, bottom), end = Math.min(width, x + span);
-  for (let y = from; y < to; y++) for (let at = y * width + x; at < y * width + end; at++) pixels[at] = color;
+// Fill rows [top, bottom) of column x.
+function fillColumn({columns, height}, x, top, bottom, color) {
+  const from = x * height + Math.max(0, top), to = x * height + Math.min(height, bottom);
+  for (let at = from; at < to; at++) columns[at] = color;
 }
 
-function showRaster(raster) {
-  raster.paint.putImageData(raster.image, 0, 0);
-  raster.paint.setTransform(raster.ratio, 0, 0, raster.ratio, 0, 0);
+// The same column again to its right, `times` in all.
+function repeatColumn({columns, width, height}, x, times) {
+  for (let next = x + 1; next < Math.min(width, x + times); next++) columns.copyWithin(next * height, x * height, (x + 1) * height);
+}
+
+function showRaster({paint, image, pixels, columns, width, height, ratio}) {
+  for (let block = 0; block < width; block += 16) {
+    const end = Math.min(width, block + 16);
+    for (let y = 0; y < height; y++) for (let x = block; x < end; x++) pixels[y * width + x] = columns[x * height + y];
+  }
+  paint.putImageData(image, 0, 0);
+  paint.setTransform(ratio, 0, 0, ratio, 0, 0);
 }
 
 // Round sizes for the grid lines: at most `most` of them up to `top`.

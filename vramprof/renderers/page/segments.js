@@ -35,7 +35,7 @@ function showSegments(device, alive, moment, box) {
   fill(device, segments, alive);
   const held = segments.reduce((sum, segment) => sum + segment.size, 0), free = segments.flatMap(segment => freePieces(device, segment));
   const idle = free.reduce((sum, size) => sum + size, 0);
-  make("p", `${bytes(held)} reserved in ${grouped(segments.length)} segments; ${bytes(idle)} free in ${grouped(free.length)} pieces` +
+  make("p", `${bytes(held)} reserved in ${counted(segments.length, "segment")}; ${bytes(idle)} free in ${counted(free.length, "piece")}` +
     (free.length ? `, the largest ${bytes(free.reduce((most, size) => Math.max(most, size), 0))}` : ""), box, {class: "faint numbers", id: "segment-words"});
   if (!held) return;
   const picture = make("div.picture", null, box), canvas = make("canvas", null, picture, {tabindex: "0", role: "img", "aria-label": "map of the segments"});
@@ -79,8 +79,8 @@ function drawSegments(canvas, device, segments, held) {
   }
   canvas.style.height = `${(line + 1) * SEGMENT_LINE + 4}px`;
   canvas.places = {places, perPixel};
-  const {paint, ...raster} = newRaster(canvas);
-  paint.setTransform(raster.ratio, 0, 0, raster.ratio, 0, 0);
+  const {paint, ratio} = newRaster(canvas);
+  paint.setTransform(ratio, 0, 0, ratio, 0, 0);
   paint.clearRect(0, 0, width, canvas.clientHeight);
   const bands = bandsOf(device, state.by), edge = css("--faint"), paper = css("--panel");
   for (const place of places) {
@@ -90,7 +90,7 @@ function drawSegments(canvas, device, segments, held) {
     for (const i of place.segment.blocks) {
       const from = Math.max(place.from, device.columns.address[i]), to = Math.min(place.to, device.columns.address[i] + device.size[i]);
       if (to <= from) continue;
-      paint.fillStyle = i === state.block ? "#ff2d00" : shade(bands.colors[bands.of[i]], [-.12, 0, .14, .28][shadeOf(i)]);
+      paint.fillStyle = i === state.block ? "#ff2d00" : shade(bands.colors[bands.of[i]], SHADES[shadeOf(i)]);
       paint.fillRect(place.x + (from - place.from) / perPixel, top, Math.max(.5, (to - from) / perPixel), SEGMENT_LINE - 3);
     }
   }

@@ -33,7 +33,7 @@ function showTable(device, alive, total, box) {
   const rows = tableRows(device, alive), order = ORDERS[state.sort] || ORDERS.size, sign = state.up ? 1 : -1;
   rows.sort((a, b) => sign * order(a, b) || b.size - a.size);
   const meant = rows.reduce((sum, row) => sum + row.size, 0);
-  words.textContent = `${grouped(rows.length)} rows, ${bytes(meant)}${state.q.trim() ? ` match “${state.q.trim()}”` : ""}`;
+  words.textContent = `${counted(rows.length, "row")}, ${bytes(meant)}${state.q.trim() ? ` match “${state.q.trim()}”` : ""}`;
   const table = make("table", null, make("div.scroll", null, box), {id: "rows"}), head = make("tr", null, make("thead", null, table));
   const what = rowWays(device).find(way => way[0] === state.rows);
   heading(head, "name", what ? what[1] : "line", "");

@@ -19,7 +19,7 @@ function drawOverview(canvas, {told, recording}, {top = 0, label = true} = {}) {
     names.forEach((name, band) => {
       sum += parts[name][held];
       const y = Math.round(raster.height * (1 - sum / highest));
-      fillColumn(raster, x, 1, y, bottom, colors[band]);
+      fillColumn(raster, x, y, bottom, colors[band]);
       bottom = y;
     });
   }
@@ -39,8 +39,7 @@ function stepLine(paint, xs, ys, end, color, dash = []) {
 }
 
 function drawTimeline(canvas, device) {
-  const raster = newRaster(canvas), axis = newAxis(device, state, raster.width);
-  const columns = columnsOf(device, state.by, axis.edges()), bands = bandsOf(device, state.by);
+  const raster = newRaster(canvas), columns = columnsAcross(device, raster.width), bands = bandsOf(device, state.by);
   const lanes = device.columns.span_kind.length ? 2 * LANE : 0, floor = raster.height - lanes * raster.ratio;
   const top = topOf(device, columns), colors = bands.colors.map(pixelColor);
   for (let x = 0; x < columns.count; x++) {
@@ -48,7 +47,7 @@ function drawTimeline(canvas, device) {
     for (let band = 0; band < columns.width; band++) {
       sum += columns.values[x * columns.width + band];
       const y = Math.round(floor * (1 - sum / top));
-      if (y < bottom) { fillColumn(raster, x, 1, y, bottom, colors[band]); bottom = y; }
+      if (y < bottom) { fillColumn(raster, x, y, bottom, colors[band]); bottom = y; }
     }
   }
   showRaster(raster);

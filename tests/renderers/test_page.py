@@ -1,0 +1,209 @@
+"""The page in a real browser: what a reader does, and what must never happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import open_browser, requests, visit, wait
+from recordings import MIB, training
+
+from vramprof.api import Report
+
+HOSTILE = "</script><img src=x onerror=document.title='broken'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def clean(browser: Any) -> Iterator[None]:
+    """No test leaves an error on the console or a request on the network."""
+    yield
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    assert requests(browser) == []
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return Report(training(steps=20))
+
+
+@pytest.fixture(scope="module")
+def page(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.save(tmp_path_factory.mktemp("page") / "page.html")
+
+
+def state(browser: Any, name: str) -> Any:
+    return browser.execute_script(f"return state.{name}")
+
+
+def act(browser: Any) -> Any:
+    from selenium.webdriver import ActionChains
+
+    return ActionChains(browser, duration=20)
+
+
+def find(browser: Any, selector: str) -> Any:
+    element = browser.find_element("css selector", selector)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    return element
+
+
+def test_the_numbers_are_those_of_the_json(browser: Any, page: Path, report: Report) -> None:
+    visit(browser, page)
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#categories [data-bytes]')]"
+        ".map(entry => [entry.dataset.category, entry.dataset.bytes])"
+    )
+    peak = report.as_dict()["devices"][0]["peak"]
+    assert {name: int(size) for name, size in rows} == {
+        name: size for name, size in peak["by_category"].items() if size
+    }
+    assert state(browser, "x") == [0, report.facts.devices[0].allocations.event_count + 1]
+
+
+def test_every_moment_is_the_one_of_the_timeline(browser: Any, page: Path, report: Report) -> None:
+    """Allocated and reserved by the page's own sums, at each moment, are the analyses'."""
+    visit(browser, page)
+    told = browser.execute_script(
+        "const cursor = newCursor(device, bandsOf(device, 'category')), found = [];"
+        "for (let m = 0; m <= device.last; m++) { cursor.to(m); found.push([cursor.total, device.reserved[m],"
+        " aliveAt(device, m).reduce((sum, i) => sum + device.size[i], 0),"
+        " segmentsAt(device, m).reduce((sum, s) => sum + s.size, 0)]); } return found"
+    )
+    timeline = report.facts.devices[0].timeline
+    expected = zip(timeline.allocated_bytes.tolist(), timeline.reserved_bytes.tolist(), strict=True)
+    assert told == [[allocated, reserved, allocated, reserved] for allocated, reserved in expected]
+
+
+def test_it_says_emulated_everywhere(browser: Any, page: Path, tmp_path: Path) -> None:
+    visit(browser, page)
+    assert "EMULATED" in find(browser, "#head").text
+    assert "EMULATED" in find(browser, "#moment-words").text
+    assert "emulated" in browser.title
+    visit(browser, Report(training(emulated=False)).save(tmp_path / "real.html"))
+    assert "EMULATED" not in find(browser, "body").text
+
+
+def test_hover_and_click_tell_the_block(browser: Any, page: Path) -> None:
+    visit(browser, page)
+    canvas = find(browser, "canvas.bands")
+    height = canvas.size["height"]
+    act(browser).move_to_element_with_offset(canvas, 40, height // 2 - 12).perform()  # the weights, at the bottom
+    tip = wait(lambda: next((t.text for t in browser.find_elements("css selector", ".tip") if t.is_displayed()), ""))
+    assert "4.00 MiB weights" in tip
+    assert "layers.0.mlp" in tip
+    assert "model.py:3 build" in tip
+    act(browser).move_to_element_with_offset(canvas, 40, height // 2 - 12).click().perform()
+    detail = wait(lambda: find(browser, "#detail").text)
+    assert f"{4 * MIB:,} bytes" in detail
+    assert "seen under its name" in detail
+    assert "/me/train.py:1 <module>" in detail
+
+
+def test_clicking_a_moment_shows_what_is_alive_then(browser: Any, page: Path) -> None:
+    visit(browser, page)
+    canvas = find(browser, "canvas.timeline")
+    act(browser).move_to_element_with_offset(canvas, -canvas.size["width"] // 2 + 6, 20).click().perform()
+    wait(lambda: state(browser, "m") is not None)
+    wait(lambda: "at this moment" in find(browser, "#moment h2").text)
+    assert "reserved" in find(browser, "#segment-words").text
+
+
+def test_zoom_reaches_a_single_event_and_links_come_back(browser: Any, page: Path) -> None:
+    visit(browser, page)
+    canvas = find(browser, "canvas.bands")
+    act(browser).move_to_element(canvas).click().perform()
+    begin, end = state(browser, "x")
+    for _ in range(14):
+        browser.execute_script(
+            "parts.bands.canvas.dispatchEvent(new WheelEvent('wheel', {deltaY: -300, ctrlKey: true, cancelable: true}))"
+        )
+    assert state(browser, "x")[1] - state(browser, "x")[0] == pytest.approx(4)
+    from selenium.webdriver.common.keys import Keys
+
+    canvas.send_keys("-")
+    canvas.send_keys("z")
+    canvas.send_keys(Keys.ARROW_RIGHT)
+    moment, window = state(browser, "m"), state(browser, "x")
+    assert window[1] - window[0] < end - begin
+    wait(lambda: f"m={moment}" in browser.current_url)
+    link = browser.current_url
+    visit(browser, page, "#" + link.partition("#")[2])
+    assert state(browser, "m") == moment
+    assert state(browser, "x") == pytest.approx(window, abs=0.01)
+    find(browser, "canvas.bands").send_keys("0")
+    assert state(browser, "x") == [begin, end]
+
+
+def test_keys_walk_the_blocks(browser: Any, page: Path, report: Report) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(browser, page)
+    canvas = find(browser, "canvas.bands")
+    canvas.send_keys("p")
+    assert state(browser, "m") == report.facts.devices[0].timeline.peak
+    canvas.send_keys(Keys.ARROW_UP)
+    assert state(browser, "block") == 0
+    canvas.send_keys(Keys.ARROW_UP)
+    wait(lambda: "8.00 MiB" in find(browser, "#detail").text)
+    canvas.send_keys(Keys.ESCAPE)
+    wait(lambda: not browser.find_element("css selector", "#detail").is_displayed())
+
+
+def test_search_sort_and_flame(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(browser, page)
+    find(browser, "body").send_keys("/")
+    assert browser.switch_to.active_element.get_attribute("id") == "search"
+    browser.switch_to.active_element.send_keys("model.py:9")
+    wait(lambda: "1 row, 8.00 MiB match" in find(browser, "#rows-found").text)
+    assert state(browser, "q") == "model.py:9"
+    browser.switch_to.active_element.send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
+    wait(lambda: "match" not in find(browser, "#rows-found").text)
+    lines = [row.text for row in browser.find_elements("css selector", "#rows tbody tr")]
+    assert "model.py:9 forward" in lines[0]
+    find(browser, "#rows th.n:nth-child(3) button").click()
+    wait(lambda: "forward" in browser.find_elements("css selector", "#rows tbody tr")[-1].text)
+    cell = next(c for c in browser.find_elements("css selector", "#flame button") if c.text == "layers")
+    cell.click()
+    wait(lambda: state(browser, "zoom") == '["layers"]')
+    assert browser.find_element("css selector", "#flame button").text == "layers"
+
+
+def test_drag_and_pinch_move_and_zoom(browser: Any, page: Path) -> None:
+    visit(browser, page, "#x=30,60")
+    canvas = find(browser, "canvas.timeline")
+    act(browser).move_to_element(canvas).click_and_hold().move_by_offset(-200, 0).release().perform()
+    assert state(browser, "x")[0] > 31
+    assert state(browser, "x")[1] - state(browser, "x")[0] == pytest.approx(30, abs=0.01)
+    browser.execute_script(
+        "const at = (id, x, type) => parts.timeline.canvas.dispatchEvent(new PointerEvent(type, {pointerId: id,"
+        " clientX: x, clientY: parts.timeline.canvas.getBoundingClientRect().top + 9, pointerType: 'touch'}));"
+        "parts.timeline.canvas.setPointerCapture = () => {};"
+        "at(11, 500, 'pointerdown'); at(12, 600, 'pointerdown'); at(12, 800, 'pointermove');"
+        "at(11, 500, 'pointerup'); at(12, 800, 'pointerup')"
+    )
+    assert state(browser, "x")[1] - state(browser, "x")[0] < 15
+
+
+def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
+    recording = training(module=f"a.{HOSTILE}")
+    recording.metadata["command"].append(HOSTILE)  # type: ignore[index]
+    visit(browser, Report(recording).save(tmp_path / "page.html"), "#by=path&rows=path")
+    assert browser.title == "vramprof (emulated)"
+    assert HOSTILE in find(browser, "#head").text
+    assert HOSTILE in find(browser, "#rows").text
+    assert browser.find_elements("css selector", "img") == []
+
+
+def test_a_fragment_of_nonsense_is_survived(browser: Any, page: Path) -> None:
+    visit(browser, page, "#x=9,1&m=99999999&block=99999&by=nothing&rows=nothing&s=7&flame=q&axis=e&zoom=[1]")
+    assert "GPU 0" in find(browser, "body").text
