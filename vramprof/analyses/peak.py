@@ -54,7 +54,7 @@ def find_peak(recording: Recording, allocations: Allocations, attribution: Attri
         requested_bytes=int(allocations.requested_bytes[alive].sum()),
         by_category=_by_category(attribution, alive, sizes),
         by_module=_by_module(attribution, alive, sizes),
-        by_stack=_by_stack(recording, allocations.stack[alive], sizes),
+        by_stack=_by_stack(recording, attribution.stack[alive], sizes),
     )
     for total in (
         sum(peak.by_category.values()),

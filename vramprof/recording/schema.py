@@ -30,6 +30,12 @@ ACTIONS = {action.name.lower(): action for action in Action}
 NO_STACK = -1
 """Stack id of a row that came without frames."""
 
+CONTEXT_PREFIX = "vp"
+"""What our memory metadata begin with; the number of a span or a moment follows."""
+
+NO_CONTEXT = -1
+"""Of an event: no span is known by torch's own means. Of a span: it has no parent. Of a name: it has a time alone."""
+
 
 def _table(*columns: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, dtype) for name, dtype in columns])
@@ -40,9 +46,10 @@ _stack = ("stack", pa.int32())
 
 TABLES: dict[str, pa.Schema] = {
     # What the allocator did, oldest first. `size_bytes` is the requested size of blocks and the full size of segments.
+    # `context` is the id of the span that the thread was in; of an `annotate` event, the moment that it marks.
     "events": _table(
         _device, ("action", pa.int8()), ("address", pa.uint64()), ("size_bytes", pa.int64()),
-        ("stream", pa.uint64()), ("time_ns", pa.int64()), _stack,
+        ("stream", pa.uint64()), ("time_ns", pa.int64()), _stack, ("context", pa.int32()),
     ),
     # The allocator's state when it was dumped; a segment is repeated on each of its blocks.
     "blocks": _table(
@@ -56,14 +63,15 @@ TABLES: dict[str, pa.Schema] = {
         ("active_bytes", pa.int64()), ("requested_bytes", pa.int64()), ("reserved_bytes", pa.int64()),
         ("device_used_bytes", pa.int64()), ("process_bytes", pa.int64()),
     ),
-    # Who was at work: kind is step, forward, backward, optimizer or module.
+    # Who was at work: kind is step, forward, recompute, backward, optimizer, module, module_backward (the gradients of
+    # that module's output arrived) or annotation. The parent is the module or phase that called it.
     "spans": _table(
-        ("kind", pa.string()), ("name", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()),
-        ("thread", pa.int64()), ("step", pa.int32()),
+        ("id", pa.int32()), ("parent", pa.int32()), ("kind", pa.string()), ("name", pa.string()),
+        ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("thread", pa.int64()), ("step", pa.int32()),
     ),
-    # Storages seen under a name at a moment.
+    # Storages seen under a name at a moment; the address may lie inside the storage's block.
     "tensors": _table(
-        ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
+        ("moment", pa.int32()), ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
         ("category", pa.string()), ("name", pa.string()),
     ),
     "devices": _table(

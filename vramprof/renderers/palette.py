@@ -6,6 +6,8 @@ COLORS = {
     "optimizer": "#cc79a7",
     "activations": "#009e73",
     "inputs": "#56b4e9",
+    "outputs": "#94c973",
+    "kv_cache": "#00b5ad",
     "temporaries": "#d55e00",
     "workspaces": "#8c8c8c",
     "buffers": "#5e4fa2",

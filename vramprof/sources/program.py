@@ -1,8 +1,9 @@
-"""Turns a running training or inference program into spans and names, by torch's global hooks alone.
+"""Turns a running training or inference program into spans and names, found by themselves.
 
-Spans: forward (a call of an outermost module), backward, optimizer, step, and one per module call; in backward, a
-module's span begins when the gradient of its output arrives. Names: parameters, buffers, gradients, optimizer
-states and inputs.
+Spans: forward (a call of an outermost module), recompute (one inside backward, as checkpointing makes), backward,
+optimizer, step, and one per module call; in backward, a module's span begins when the gradient of its output arrives,
+and ends when the gradient of its input does. Names: parameters, buffers, gradients, optimizer states, inputs, caches of
+keys and values, and what autograd saved.
 """
 
 from __future__ import annotations
@@ -12,27 +13,43 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vramprof.recording import Recorder
+from vramprof.sources.module_calls import module_calls
+from vramprof.sources.names import NameLog, is_cache, storages
+from vramprof.sources.saved_tensors import saved_storages
+from vramprof.sources.spans import Span, SpanLog
+from vramprof.sources.steps import Steps
 
 if TYPE_CHECKING:
     import torch
 
 _MARK = "vramprof"
+_CACHE_WORDS = ("past_key_values", "past_key_value", "past", "kv_cache", "cache")
+
+
+class Watcher(Protocol):
+    """Who wants to know when a phase or a step ends."""
+
+    def phase_ends(self, phase: str) -> None:
+        """A forward, backward or optimizer step is over."""
+
+    def step_ends(self, index: int) -> None:
+        """A step is over."""
 
 
 @contextmanager
-def program_spans(recorder: Recorder) -> Iterator[Program]:
+def program_spans(recorder: Recorder, watcher: Watcher | None = None, *, tracing: bool = True) -> Iterator[Program]:
     """Watch every module, backward pass and optimizer of this process while the block runs."""
-    from torch.nn.modules import module as hooks
     from torch.optim import optimizer as optimizer_hooks
 
-    program = Program(recorder)
+    program = Program(recorder, watcher, tracing=tracing)
     with ExitStack() as stack:
+        if not stack.enter_context(module_calls(program.call_begins, program.call_ends)):
+            recorder.gap("spans", "this torch's Module.__call__ is unknown: forward and modules are not marked")
         for handle in (
-            hooks.register_module_forward_pre_hook(program.forward_begins),
-            hooks.register_module_forward_hook(program.forward_ends, with_kwargs=True, always_call=True),
             optimizer_hooks.register_optimizer_step_pre_hook(program.optimizer_begins),
             optimizer_hooks.register_optimizer_step_post_hook(program.optimizer_ends),
         ):
@@ -55,12 +72,12 @@ def _backward_watched(program: Program) -> Iterator[None]:
         yield
         return
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        program.backward_begins()
+    def watched(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        token = program.backward_begins(outputs)
         try:
-            return original(*args, **kwargs)
+            return original(outputs, *args, **kwargs)
         finally:
-            program.backward_ends()
+            program.backward_ends(token, outputs)
 
     torch.autograd._engine_run_backward = watched
     try:
@@ -69,251 +86,373 @@ def _backward_watched(program: Program) -> Iterator[None]:
         torch.autograd._engine_run_backward = original
 
 
-def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """No failure of ours reaches the user's program: the first one is told as a gap, and the hooks fall silent."""
 
-    def call(self: Program, *args: Any, **kwargs: Any) -> None:
+    def call(self: Program, *args: Any, **kwargs: Any) -> Any:
         if self.closed:
-            return
+            return None
         try:
-            function(self, *args, **kwargs)
+            return function(self, *args, **kwargs)
         except Exception as error:
-            self.closed = True
-            self.recorder.gap("spans", f"stopped marking: {type(error).__name__}: {error}", begin_ns=time.time_ns())
+            return self._close(error)
 
     return call
 
 
 class Program:
-    """What is known of the running program: open calls per thread, module paths, parameters, the current step."""
+    """What is known of the running program: open calls per thread, module paths, parameters, the current step.
 
-    def __init__(self, recorder: Recorder) -> None:
+    While `tracing` is off, only phases and steps are found, and nothing is written but the spans of steps.
+    """
+
+    def __init__(self, recorder: Recorder, watcher: Watcher | None = None, *, tracing: bool = True) -> None:
+        import torch
+
         self.recorder = recorder
         self.closed = False
+        self.tracing = tracing
+        self.spans = SpanLog(recorder)
+        self.names = NameLog(recorder)
+        self.steps = Steps(self._step_ends)
+        self._watcher = watcher
+        self._tensor = torch.Tensor
+        self._self = weakref.ref(self)
         self._local = threading.local()
-        self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+        self._paths = _Paths()
+        self._roots: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._parameters: list[tuple[str, weakref.ref[torch.nn.Parameter]]] = []
         self._parameter_names: dict[int, str] = {}
-        self._state_addresses: dict[str, int] = {}
-        self._step = 0
-        self._step_begin_ns = time.time_ns()
-        self._users_steps = False
-        self._backward: list[int] = []
-        self._backward_module: tuple[int, str] | None = None
-        self._optimizer_begin_ns = 0
-        self._step_may_end_ns = 0
-        self._trains = False
+        self._state_counts: dict[int, int] = {}
+        self._backward: list[_Backward] = []
+        self.detailed = True
+        self._optimizer: list[Span] = []
+        self._traced_steps = 0
+
+    def _close(self, error: Exception) -> None:
+        self.closed = True
+        self.recorder.gap("spans", f"stopped marking: {type(error).__name__}: {error}", begin_ns=time.time_ns())
 
     # -- forward -------------------------------------------------------------------------------------------------
 
-    def forward_begins(self, module: torch.nn.Module, args: Any) -> None:
-        """Global forward pre-hook."""
-        import torch
+    def call_begins(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Span | int | None:
+        """A module is called; the token is for `call_ends`."""
+        if self.closed:
+            return None
+        try:
+            if not self.tracing:
+                depth = self._untraced_begins(module)
+                if not self.tracing:  # it still is off: no step has ended with this call
+                    return depth
+                self._local.depth = 0
+            return self._traced_begins(module, args, kwargs)
+        except Exception as error:
+            self._close(error)
+            return None
 
-        if torch.compiler.is_compiling():
-            return
-        self._forward_begins(module)
+    def _untraced_begins(self, module: torch.nn.Module) -> int:
+        local = self._local
+        try:
+            depth: int = local.depth
+        except AttributeError:
+            depth = 0
+        local.depth = depth + 1
+        if not depth and not self._backward and _has_parameters(module):
+            self.steps.forward_begins()
+        return depth
 
-    @_guarded
-    def _forward_begins(self, module: torch.nn.Module) -> None:
-        calls = self._calls()
-        if not calls and not self._backward:
-            self._outermost_begins(module)
-        calls.append((module, time.time_ns()))
+    def _traced_begins(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Span:
+        spans = self.spans.open_spans()
+        path = self._paths.get(module)
+        if not spans or spans[-1].kind not in ("module", "forward", "recompute"):
+            path = self._outermost_begins(module, path, args, kwargs)
+        elif path is None:
+            path = type(module).__name__
+        elif self.detailed and args and type(args[0]) is self._tensor:
+            node = args[0].grad_fn
+            if node is not None and _MARK not in node.metadata:
+                self._mark(node, spans[-1].name)
+        return self.spans.begin("module", path)
 
-    def _calls(self) -> list[tuple[torch.nn.Module, int]]:
-        calls: list[tuple[torch.nn.Module, int]] | None = getattr(self._local, "calls", None)
-        if calls is None:
-            calls = self._local.calls = []
-        return calls
+    def _outermost_begins(self, module: torch.nn.Module, path: str | None, args: Any, kwargs: Any) -> str:
+        if self._backward:
+            path = path or type(module).__name__
+            self.spans.begin("recompute", path, self._span_of_backward())
+            return path
+        if _has_parameters(module):
+            self.steps.forward_begins()
+        path = self._learn(module) if path is None else path
+        self._name_inputs(args, kwargs)
+        self.spans.begin("forward", path)
+        return path
 
-    def _outermost_begins(self, module: torch.nn.Module) -> None:
-        if module not in self._paths:
-            self._learn(module)
-        if next(module.parameters(), None) is not None and self._step_may_end_ns and not self._users_steps:
-            self._end_step(self._step_may_end_ns)
-
-    def _learn(self, root: torch.nn.Module) -> None:
+    def _learn(self, root: torch.nn.Module) -> str:
         """Paths and names of a root module that is called for the first time."""
         kind = type(root).__name__
         prefix = f"{kind}." if self._parameters else ""
         for path, module in root.named_modules():
             self._paths[module] = prefix + path if path else kind
+        self._roots.add(root)
+        self._name_weights(root, prefix)
+        return kind
+
+    def _name_weights(self, root: torch.nn.Module, prefix: str) -> None:
         for name, parameter in root.named_parameters():
-            self._parameters.append((prefix + name, weakref.ref(parameter)))
-            self._parameter_names[id(parameter)] = prefix + name
-            self._name("weights", prefix + name, parameter)
+            if id(parameter) not in self._parameter_names:
+                self._parameters.append((prefix + name, weakref.ref(parameter)))
+                self._parameter_names[id(parameter)] = prefix + name
+            self.names.give("weights", storages(parameter, prefix + name))
         for name, buffer in root.named_buffers():
-            self._name("buffers", prefix + name, buffer)
+            self.names.give("buffers", storages(buffer, prefix + name))
 
-    def forward_ends(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Global forward hook, called on exceptions too."""
-        import torch
-
-        if torch.compiler.is_compiling():
+    def call_ends(self, token: Span | int | None, output: Any) -> None:
+        """A module's call is over; `output` is None after an exception."""
+        if token is None or self.closed:
             return
-        self._forward_ends(module, args, kwargs, output)
+        try:
+            if isinstance(token, Span):
+                self._traced_ends(token, output)
+            else:
+                self._untraced_ends(token)
+        except Exception as error:
+            self._close(error)
 
-    @_guarded
-    def _forward_ends(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        calls = self._calls()
-        while calls:
-            called, begin_ns = calls.pop()
-            if called is module:
-                break
-        else:
-            return
-        now = time.time_ns()
-        path = self._paths.get(module, type(module).__name__)
-        self._span("module", path, begin_ns, now)
-        self._mark_backward(path, output)
-        if not calls and not self._backward:
-            self._span("forward", path, begin_ns, now)
-            self._name_inputs(args, kwargs)
-            if not self._trains:
-                self._step_may_end_ns = now
+    def _untraced_ends(self, depth: int) -> None:
+        self._local.depth = depth
+        if not depth and not self._backward:
+            self._forward_is_over()
+
+    def _traced_ends(self, span: Span, output: Any) -> None:
+        if self.detailed and output is not None:
+            first = output if type(output) is self._tensor else _first_tensor(output)
+            node = None if first is None else first.grad_fn
+            if node is not None and _MARK not in node.metadata:
+                self._mark(node, span.name)
+        self.spans.end(span)
+        spans = self.spans.open_spans()
+        if spans and spans[-1].kind in ("forward", "recompute"):
+            outermost = spans[-1]
+            self.spans.end(outermost)
+            if outermost.kind == "forward":
+                self._name_caches(output, "output")
+                self._forward_is_over()
+
+    def _forward_is_over(self) -> None:
+        self.steps.forward_ends()
+        if self._watcher is not None:
+            self._watcher.phase_ends("forward")
 
     def _name_inputs(self, args: Any, kwargs: Any) -> None:
         for index, value in enumerate(args):
-            self._name("inputs", f"args[{index}]", value)
+            self._name_caches(value, f"args[{index}]")
+            self.names.give("inputs", storages(value, f"args[{index}]", 2))
         for key, value in kwargs.items():
-            self._name("inputs", key, value)
+            if key in _CACHE_WORDS:
+                self.names.give("kv_cache", storages(value, key))
+            else:
+                self.names.give("inputs", storages(value, key, 2))
 
-    def _mark_backward(self, path: str, output: Any) -> None:
-        """When the gradient of this output arrives, backward has come to this module; the graph is left as it is."""
-        node = getattr(_first_tensor(output), "grad_fn", None)
-        if node is None or _MARK in node.metadata:
-            return
-        node.metadata[_MARK] = True  # a module whose output is its child's: the child, seen first, keeps it
-        reference = weakref.ref(self)
-
-        def arrives(gradients: Any) -> None:
-            program = reference()
-            if program is not None:
-                program.backward_reaches(path)
-
-        node.register_prehook(arrives)
+    def _name_caches(self, value: Any, name: str) -> None:
+        if is_cache(value):
+            self.names.give("kv_cache", storages(value, name))
+        elif hasattr(value, "keys"):  # an output of transformers
+            for key in _CACHE_WORDS:
+                if key in value:
+                    self.names.give("kv_cache", storages(value[key], f"{name}.{key}"))
 
     # -- backward ------------------------------------------------------------------------------------------------
 
+    def _mark(self, node: Any, path: str) -> None:
+        """When a gradient arrives at this node, backward has come to this module; the graph is left as it is.
+
+        A module whose output is its child's: the child, seen first, keeps it.
+        """
+        node.metadata[_MARK] = path
+        node.register_prehook(partial(_arrives, self._self, path))
+
     @_guarded
-    def backward_begins(self) -> None:
+    def backward_begins(self, outputs: Any) -> _Backward:
         """The autograd engine starts."""
-        self._trains = True
-        self._backward.append(time.time_ns())
+        self.steps.trains = True
+        backward = _Backward(self.spans.begin("backward", "backward") if self.tracing else None)
+        self._backward.append(backward)
+        if backward.span is not None:
+            if self.detailed:
+                nodes = [node for node in (getattr(output, "grad_fn", None) for output in outputs) if node is not None]
+                for node in nodes:
+                    backward.handles.append(node.register_prehook(partial(_starts, self._self, backward.span.id)))
+                self.names.give("activations", saved_storages(nodes))
+            self.names.give("moment", _addresses(outputs, "backward begins"))
+        return backward
+
+    def _span_of_backward(self) -> int | None:
+        spans = [backward.span for backward in self._backward if backward.span is not None]
+        return spans[-1].id if spans else None
+
+    @_guarded
+    def backward_starts(self, parent: int) -> None:
+        """A thread of the engine has begun: it is in no module yet, whatever it was in before."""
+        spans = self.spans.open_spans()
+        if not spans or (spans[-1].parent != parent and spans[-1].id != parent):
+            self.spans.reach("", parent)
 
     @_guarded
     def backward_reaches(self, path: str) -> None:
-        """The gradient of this module's output has arrived."""
-        now = time.time_ns()
-        self._leave_backward_module(now)
-        self._backward_module = (now, path)
-
-    def _leave_backward_module(self, now: int) -> None:
-        if self._backward_module is not None:
-            begin_ns, path = self._backward_module
-            self._span("module", path, begin_ns, now)
-            self._backward_module = None
+        """The gradient of this module's output, or of what was made in it, has arrived."""
+        if self.tracing and self._backward:
+            self.spans.reach(path, self._span_of_backward())
 
     @_guarded
-    def backward_ends(self) -> None:
+    def backward_ends(self, backward: _Backward | None, outputs: Any) -> None:
         """The autograd engine is done."""
-        if not self._backward:
+        if backward is None or backward not in self._backward:
             return
-        begin_ns, now = self._backward.pop(), time.time_ns()
-        self._leave_backward_module(now)
-        self._span("backward", "backward", begin_ns, now)
+        self._backward.remove(backward)
+        for handle in backward.handles:
+            handle.remove()
+        if backward.span is not None:
+            self.spans.end_reached(backward.span.id)
+            self.spans.end(backward.span)
+            self.names.give("moment", _addresses(outputs, "backward ends"))
         if not self._backward:
-            self._step_may_end_ns = 0
-            self._name_gradients()
+            self.steps.backward_ends()
+            if self.tracing and self.detailed:
+                self._name_gradients()
+            if self._watcher is not None:
+                self._watcher.phase_ends("backward")
 
     def _name_gradients(self) -> None:
+        found = []
         for name, reference in self._parameters:
-            parameter = reference()
-            if parameter is not None and parameter.grad is not None:
-                self._name("gradients", name, parameter.grad)
+            gradient = getattr(reference(), "grad", None)
+            if gradient is not None:
+                if type(gradient) is self._tensor and gradient.is_cuda:
+                    found.append((name, gradient.get_device(), gradient.data_ptr(), gradient.nbytes))
+                else:
+                    found.extend(storages(gradient, name))
+        self.names.give("gradients", found)
 
     # -- optimizer and steps -------------------------------------------------------------------------------------
 
     @_guarded
     def optimizer_begins(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Global pre-hook of Optimizer.step."""
-        self._trains = True
-        self._optimizer_begin_ns = time.time_ns()
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) not in self._parameter_names:
-                    self._name("weights", "", parameter)
-                    self._name("gradients", "", parameter.grad)
+        self.steps.trains = True
+        if not self.tracing:
+            return
+        self._optimizer.append(self.spans.begin("optimizer", type(optimizer).__name__))
+        if id(optimizer) not in self._state_counts:
+            self._state_counts[id(optimizer)] = -1
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if id(parameter) not in self._parameter_names:
+                        self._parameters.append(("", weakref.ref(parameter)))
+                        self._parameter_names[id(parameter)] = ""
+                        self.names.give("weights", storages(parameter, ""))
+                        self.names.give("gradients", storages(parameter.grad, ""))
 
     @_guarded
     def optimizer_ends(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Global post-hook of Optimizer.step."""
-        now = time.time_ns()
-        self._span("optimizer", type(optimizer).__name__, self._optimizer_begin_ns, now)
-        self._step_may_end_ns = now
+        if self._optimizer:
+            self.spans.end(self._optimizer.pop())
+        if self.tracing and (self.detailed or self._state_counts.get(id(optimizer)) != len(optimizer.state)):
+            self._state_counts[id(optimizer)] = len(optimizer.state)
+            self.names.give("optimizer", self._states(optimizer))
+        self.steps.optimizer_ends(optimizer)
+        if self._watcher is not None:
+            self._watcher.phase_ends("optimizer")
+
+    def _states(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, int, int, int]]:
         for parameter, state in optimizer.state.items():
-            owner = self._parameter_names.get(id(parameter), "")
-            for key, value in state.items() if isinstance(state, dict) else ():
-                self._name_state(f"{owner}.{key}" if owner else str(key), f"{id(parameter)}.{key}", value)
+            yield from storages(state, self._parameter_names.get(id(parameter), ""))
 
-    def _name_state(self, name: str, key: str, value: Any) -> None:
-        storage = _storage(value)
-        if storage is not None and self._state_addresses.get(key) != storage[1]:
-            self._state_addresses[key] = storage[1]
-            self._name("optimizer", name, value)
-
-    @_guarded
     def users_step(self) -> None:
         """The user says that a step ends here; steps are no longer found by themselves."""
-        self._users_steps = True
-        self._end_step(time.time_ns())
+        if not self.closed:
+            self.steps.users_step()
 
-    def _end_step(self, end_ns: int) -> None:
-        self._span("step", f"step {self._step}", self._step_begin_ns, end_ns)
-        self._step += 1
-        self._step_begin_ns = end_ns
-        self._step_may_end_ns = 0
+    def _step_ends(self, index: int, begin_ns: int, end_ns: int) -> None:
+        self.spans.add("step", f"step {index}", begin_ns, end_ns)
+        self.spans.step = index + 1
+        self._traced_steps = self._traced_steps + 1 if self.tracing else 0
+        self.detailed = self._traced_steps < _DETAILED_AT_FIRST or self._traced_steps % _DETAILED_EACH == 0
+        if self._watcher is not None:
+            self._watcher.step_ends(index)
+
+    def name_everything(self) -> None:
+        """Name what the program holds by now: the weights of every module seen, and the optimizers' states."""
+        for root in list(self._roots):
+            path = self._paths.get(root) or ""
+            known = next((name for name, _ in self._parameters if name.startswith(f"{path}.")), "")
+            self._name_weights(root, f"{path}." if known else "")
 
     def finish(self) -> None:
         """The session ends: the last step ends with it."""
-        if not self.closed and (self._step_may_end_ns or not self._step) and not self._users_steps:
-            self._end_step(time.time_ns())
+        if not self.closed:
+            self.steps.finish()
+            if self.tracing:
+                self.name_everything()
         self.closed = True
+        self.spans.flush()
+        self.names.flush()
 
-    # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _span(self, kind: str, name: str, begin_ns: int, end_ns: int) -> None:
-        self.recorder.add("spans", kind, name, begin_ns, end_ns, threading.get_ident(), self._step)
+_DETAILED_AT_FIRST = 4
+"""So many traced steps are looked at in detail: gradients, optimizer states and what autograd saved are named, and
+backward is marked by module ..."""
+_DETAILED_EACH = 16
+"""... and then each so many-th: a loop repeats itself, and the detail of a step costs as much as its spans do."""
 
-    def _name(self, category: str, name: str, value: Any) -> None:
-        storage = _storage(value)
-        if storage is not None:
-            device, address, size_bytes = storage
-            self.recorder.add("tensors", time.time_ns(), device, address, size_bytes, category, name)
+
+class _Paths:
+    """Module paths by identity: a WeakKeyDictionary, at a fifth of its price."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+    def get(self, module: torch.nn.Module) -> str | None:
+        known = self._known.get(id(module))
+        return known[1] if known is not None and known[0]() is module else None
+
+    def __setitem__(self, module: torch.nn.Module, path: str) -> None:
+        self._known[id(module)] = (weakref.ref(module), path)
+
+
+class _Backward:
+    """One run of the autograd engine."""
+
+    def __init__(self, span: Span | None) -> None:
+        self.span = span
+        self.handles: list[Any] = []
+
+
+def _arrives(reference: weakref.ref[Program], path: str, gradients: Any) -> None:
+    program = reference()
+    if program is not None:
+        program.backward_reaches(path)
+
+
+def _starts(reference: weakref.ref[Program], parent: int, gradients: Any) -> None:
+    program = reference()
+    if program is not None:
+        program.backward_starts(parent)
+
+
+def _has_parameters(module: torch.nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _addresses(tensors: Any, name: str) -> list[tuple[str, int, int, int]]:
+    return [item for tensor in tensors for item in storages(tensor, name, 1)]
 
 
 def _first_tensor(value: Any) -> Any:
-    """The first tensor in an output: a tensor, a sequence, a dict (as Hugging Face's outputs are)."""
-    if hasattr(value, "grad_fn"):
+    """The first tensor with a history in an output: a sequence, or a mapping as Hugging Face's outputs are."""
+    if getattr(value, "grad_fn", None) is not None:
         return value
-    if isinstance(value, dict):
+    if hasattr(value, "values") and hasattr(value, "keys"):
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         return next((item for item in value if getattr(item, "grad_fn", None) is not None), None)
     return None
-
-
-def _storage(value: Any) -> tuple[int, int, int] | None:
-    """(device index, address, bytes) of a CUDA tensor's storage; of the local part where it is sharded."""
-    import torch
-
-    value = getattr(value, "_local_tensor", value)
-    if not isinstance(value, torch.Tensor) or value.device.type != "cuda" or value.device.index is None:
-        return None
-    try:
-        storage = value.untyped_storage()
-        address = storage.data_ptr()
-    except (RuntimeError, NotImplementedError):  # wrapper subclasses without a storage of their own
-        return None
-    return (value.device.index, address, storage.nbytes()) if address else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from vramprof.errors import RecordingError
 from vramprof.recording import Frame, Recorder, Recording, Stacks
-from vramprof.recording.schema import ACTIONS, NO_STACK, Action
+from vramprof.recording.schema import ACTIONS, CONTEXT_PREFIX, NO_CONTEXT, NO_STACK, Action
 from vramprof.sources.pickles import load_plain_pickle
 
 _CHUNK_EVENTS = 65_536
@@ -112,7 +112,15 @@ def _event_columns(device: int, trace: Sequence[Mapping[str, Any]], reader: _Fra
         "stream": [_unsigned(entry.get("stream", 0)) for entry in trace],
         "time_ns": [entry.get("time_us", 0) * 1000 for entry in trace],
         "stack": [reader.stack(entry.get("frames")) for entry in trace],
+        "context": [_context(entry.get("user_metadata")) for entry in trace],
     }
+
+
+def _context(metadata: Any) -> int:
+    """The span or moment that our own metadata names; a stranger's metadata is none."""
+    if isinstance(metadata, str) and metadata.startswith(CONTEXT_PREFIX) and metadata[len(CONTEXT_PREFIX) :].isdigit():
+        return int(metadata[len(CONTEXT_PREFIX) :])
+    return NO_CONTEXT
 
 
 def _unsigned(value: int) -> int:
@@ -151,4 +159,4 @@ def _record_annotations(recorder: Recorder, annotations: Sequence[Mapping[str, A
             open_ranges.setdefault(name, []).append(time_ns)
         elif open_ranges.get(name):
             kind = "optimizer" if name.startswith("Optimizer.step#") else "annotation"
-            recorder.add("spans", kind, name, open_ranges[name].pop(), time_ns, 0, -1)
+            recorder.add("spans", -1, NO_CONTEXT, kind, name, open_ranges[name].pop(), time_ns, 0, -1)

@@ -1,0 +1,127 @@
+"""Turns tensors of a running program into names: whose storage lay at an address, at a moment of torch's history.
+
+A moment is an `annotate` event of torch's own recorder (torch 2.13 and newer), so that its place among the events is
+exact; where torch cannot do that, it has a time alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from vramprof.recording import Recorder
+from vramprof.recording.schema import CONTEXT_PREFIX
+
+if TYPE_CHECKING:
+    import torch
+
+_COLUMNS = ("moment", "time_ns", "device", "address", "size_bytes", "category", "name")
+_FLUSH_ROWS = 8192
+_DEPTH = 4
+
+
+class NameLog:
+    """Names given to addresses at moments; they become rows of the table "tensors"."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        import torch
+
+        self._recorder = recorder
+        self._moments = itertools.count()
+        self._words: dict[str, int] = {}
+        self._rows = array("q")
+        self._lock = threading.Lock()
+        self._annotate = getattr(torch._C, "_cuda_annotateMemory", None)
+
+    def give(self, category: str, named: Iterable[tuple[str, int, int, int]]) -> None:
+        """Name storages now: (name, device, any address inside, bytes) each. One moment for all of them."""
+        named = [item for item in named if item[2]]
+        if not named:
+            return
+        number, now = next(self._moments), time.time_ns()
+        if self._annotate is not None:
+            for address in {device: address for _, device, address, _ in named}.values():
+                self._annotate(address, f"{CONTEXT_PREFIX}{number}")
+        kind = self._word(category)
+        for name, device, address, size_bytes in named:
+            self._rows.extend((number, now, device, address, size_bytes, kind, self._word(name)))
+        if len(self._rows) >= _FLUSH_ROWS * len(_COLUMNS):
+            self.flush()
+
+    def _word(self, text: str) -> int:
+        return self._words.setdefault(text, len(self._words))
+
+    def flush(self) -> None:
+        """Hand the names to the recorder."""
+        with self._lock:
+            rows, self._rows = self._rows, array("q")
+        if not rows:
+            return
+        columns = dict(zip(_COLUMNS, np.frombuffer(rows, dtype=np.int64).reshape(-1, len(_COLUMNS)).T, strict=True))
+        words = pa.array(list(self._words))
+        texts = {column: words.take(pa.array(columns[column])) for column in ("category", "name")}
+        self._recorder.extend("tensors", {**columns, **texts})
+
+
+def storages(value: Any, name: str, depth: int = _DEPTH) -> Iterator[tuple[str, int, int, int]]:
+    """(name, device index, address, bytes) of every CUDA storage in a value.
+
+    Looks into the local part of a sharded tensor, the inner tensors of a wrapper subclass, the quantisation state of a
+    quantised parameter, and, `depth` deep, into sequences, mappings and caches of keys and values.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield from _of_tensor(value, name)
+    elif depth:
+        for key, item in _items(value):
+            yield from storages(item, f"{name}.{key}" if name else key, depth - 1)
+
+
+def _of_tensor(tensor: torch.Tensor, name: str) -> Iterator[tuple[str, int, int, int]]:
+    inner = getattr(tensor, "_local_tensor", None)
+    if inner is not None:
+        yield from _of_tensor(inner, name)
+        return
+    if hasattr(tensor, "__tensor_flatten__"):
+        for attribute in tensor.__tensor_flatten__()[0]:
+            yield from _of_tensor(getattr(tensor, attribute), name)
+        return
+    for attribute, item in vars(getattr(tensor, "quant_state", None) or _Nothing).items():
+        yield from storages(item, f"{name}.{attribute}", 1)
+    if not tensor.is_cuda:
+        return
+    try:
+        storage = tensor.untyped_storage()
+        yield name, tensor.device.index or 0, storage.data_ptr(), storage.nbytes()
+    except (RuntimeError, NotImplementedError):  # fake tensors, sparse ones, wrappers without a storage of their own
+        return
+
+
+class _Nothing:
+    __slots__ = ()
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [(str(key), item) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(str(index), item) for index, item in enumerate(value[:_MOST_ITEMS])]
+    if is_cache(value):
+        return list(vars(value).items())
+    return ()
+
+
+_MOST_ITEMS = 256
+
+
+def is_cache(value: Any) -> bool:
+    """Whether this is a cache of keys and values, or a layer of one, as transformers and others call theirs."""
+    return any("Cache" in kind.__name__ for kind in type(value).__mro__) and hasattr(value, "__dict__")

@@ -1,0 +1,49 @@
+"""Turns an autograd graph into the storages that it saved for backward, without running a hook of anyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_saved_names: dict[type, tuple[str, ...]] = {}
+
+
+def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
+    """("", device index, address, bytes) of each CUDA storage saved by these nodes and all that they lead to.
+
+    Blind to: what was packed by a saved-tensors hook (checkpointing, offload), for unpacking would run it; everything,
+    on torch before 2.11, whose SavedTensor has no `data`.
+    """
+    import torch
+
+    if not hasattr(torch._C._autograd.SavedTensor, "data"):
+        return
+    found: dict[int, tuple[str, int, int, int]] = {}
+    seen: set[Any] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions if following is not None)
+        for tensor in _saved_by(node):
+            if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_cuda:
+                address = tensor.data_ptr()
+                found[address] = ("", tensor.get_device(), address, tensor.nbytes)
+    yield from found.values()
+
+
+def _saved_by(node: Any) -> Iterator[Any]:
+    kind = type(node)
+    names = _saved_names.get(kind)
+    if names is None:
+        names = _saved_names[kind] = tuple(name for name in dir(node) if name.startswith("_raw_saved_"))
+    for name in names:
+        try:
+            saved = getattr(node, name)
+        except RuntimeError:  # freed by an earlier backward
+            continue
+        for item in saved if isinstance(saved, (list, tuple)) else (saved,):
+            if item.unpack_hook is None:
+                yield item.data

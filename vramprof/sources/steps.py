@@ -1,0 +1,84 @@
+"""Turns forward calls and optimizer steps into the steps of the user's loop, whatever its shape.
+
+A training step ends where the next outermost forward begins, once every optimizer of the loop has stepped: with several
+(a GAN) those that stepped in the step before. An inference step is one outermost forward.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+_MOST_REPEATS = 16
+"""An optimizer that steps so often alone is not waiting for the others."""
+
+
+class Steps:
+    """The current step and whether it may end; `ends(index, begin_ns, end_ns)` is called when it does."""
+
+    def __init__(self, ends: Callable[[int, int, int], None]) -> None:
+        self.index = 0
+        self.trains = False
+        self._ends = ends
+        self._begin_ns = time.time_ns()
+        self._may_end_ns = 0
+        self._users = False
+        self._expected: weakref.WeakSet[Any] | None = None
+        self._stepped: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def forward_begins(self) -> None:
+        """An outermost module with parameters is called."""
+        if self._may_end_ns and not self._users:
+            self._end(self._may_end_ns)
+
+    def forward_ends(self) -> None:
+        """An outermost call is over: where nothing is trained, a step may end with it."""
+        if not self.trains:
+            self._may_end_ns = time.time_ns()
+
+    def backward_ends(self) -> None:
+        """More is to come in this step: the optimizer."""
+        self._may_end_ns = 0
+
+    def optimizer_ends(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        self._stepped[optimizer] = self._stepped.get(optimizer, 0) + 1
+        if self._expected is None:
+            self._expected = weakref.WeakSet(_training_optimizers())
+        waiting = [other for other in self._expected if other not in self._stepped]
+        if not waiting or self._stepped[optimizer] >= _MOST_REPEATS:
+            self._expected = weakref.WeakSet(self._stepped)
+            self._may_end_ns = time.time_ns()
+
+    def users_step(self) -> None:
+        """The user says that a step ends here."""
+        self._users = True
+        self._end(time.time_ns())
+
+    def _end(self, end_ns: int) -> None:
+        self._ends(self.index, self._begin_ns, end_ns)
+        self.index += 1
+        self._begin_ns = end_ns
+        self._may_end_ns = 0
+        self._stepped.clear()
+
+    def finish(self) -> None:
+        """The session ends, and the last step with it."""
+        if (self._may_end_ns or not self.index) and not self._users:
+            self._end(time.time_ns())
+
+
+def _training_optimizers() -> list[Any]:
+    """Every optimizer alive whose parameters have gradients by now; asked for once, after the first step."""
+    import gc
+
+    from torch.optim import Optimizer
+
+    alive = [item for item in gc.get_objects() if issubclass(type(item), Optimizer)]
+    return [
+        optimizer
+        for optimizer in alive
+        if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"])
+    ]
