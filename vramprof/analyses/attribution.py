@@ -61,7 +61,7 @@ def attribute(recording: Recording, allocations: Allocations) -> Attribution:
     """Categories, modules and phases of every allocation of one device."""
     count = len(allocations.address)
     moments = Moments(recording, allocations)
-    backward = backward_intervals(moments, allocations.event_count)
+    backward = backward_intervals(recording, moments, allocations.event_count)
     contexts = find_contexts(recording, allocations, backward)
     hints = _hints(recording, allocations)
     category = np.full(count, UNATTRIBUTED, dtype=np.int8)

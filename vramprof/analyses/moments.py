@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vramprof.analyses.allocations import BEFORE, Allocations
+from vramprof.analyses.allocations import BEFORE, Allocations, IntArray
+from vramprof.analyses.spans import of_kind
 from vramprof.recording import Recording
 from vramprof.recording.schema import NO_CONTEXT, Action
 
@@ -52,13 +53,22 @@ class Moments:
         found = self._rows.get(moment)
         return int(np.searchsorted(self._times, time_ns + _CLOCK_NS)) - 1 if found is None else found
 
+    def rows_at(self, times_ns: IntArray) -> list[int]:
+        """The first event at, or after, each time."""
+        found: list[int] = np.searchsorted(self._times, times_ns).tolist()
+        return found
+
     def is_exact(self, moment: int) -> bool:
         """Whether torch's own history has the moment."""
         return moment in self._rows
 
 
-def backward_intervals(moments: Moments, event_count: int) -> tuple[Interval, ...]:
+def backward_intervals(recording: Recording, moments: Moments, event_count: int) -> tuple[Interval, ...]:
     """Every outermost backward pass, in order; one that an exception cut off goes on to the end."""
+    if not (moments.tensors["category"] == "moment").any():
+        spans = of_kind(recording.spans, "backward")
+        rows = (moments.rows_at(spans[column].to_numpy(dtype=np.int64)) for column in ("begin_ns", "end_ns"))
+        return tuple(Interval(begin, end) for begin, end in zip(*rows, strict=True))
     table = moments.tensors[moments.tensors["category"] == "moment"].drop_duplicates("moment")
     begins: list[int] = []
     found: list[Interval] = []

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from vramprof.recording.recording import Recording
-from vramprof.recording.schema import TABLES
+from vramprof.recording.schema import NO_CONTEXT, OPTIONAL, TABLES
 from vramprof.recording.stacks import Stacks
 from vramprof.recording.storage import StreamFolder, recording_from_tables
 
@@ -32,15 +32,18 @@ class Recorder:
         self._stream = None if folder is None else StreamFolder(folder)
 
     def add(self, table: str, *row: Any) -> None:
-        """Append one row, its values in the order of the schema."""
+        """Append one row, its values in the order of the schema; the `OPTIONAL` ones may be left out."""
         rows = self._rows[table]
-        rows.append(row)
+        rows.append(row + (NO_CONTEXT,) * len(OPTIONAL.get(table, ())) if len(row) < len(TABLES[table]) else row)
         if len(rows) >= _FLUSH_ROWS:
             self.flush(table)
 
-    def extend(self, table: str, columns: Mapping[str, Iterable[Any]]) -> None:
-        """Append whole columns at once."""
+    def extend(self, table: str, columns: Mapping[str, Any]) -> None:
+        """Append whole columns at once; the `OPTIONAL` ones may be left out."""
         schema = TABLES[table]
+        missing = [name for name in OPTIONAL.get(table, ()) if name not in columns]
+        count = len(next(iter(columns.values()))) if missing else 0
+        columns = {**columns, **dict.fromkeys(missing, [NO_CONTEXT] * count)}
         arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
         self._append(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
 

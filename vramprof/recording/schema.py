@@ -66,13 +66,13 @@ TABLES: dict[str, pa.Schema] = {
     # Who was at work: kind is step, forward, recompute, backward, optimizer, module, module_backward (the gradients of
     # that module's output arrived) or annotation. The parent is the module or phase that called it.
     "spans": _table(
-        ("id", pa.int32()), ("parent", pa.int32()), ("kind", pa.string()), ("name", pa.string()),
-        ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("thread", pa.int64()), ("step", pa.int32()),
+        ("kind", pa.string()), ("name", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()),
+        ("thread", pa.int64()), ("step", pa.int32()), ("id", pa.int32()), ("parent", pa.int32()),
     ),
     # Storages seen under a name at a moment; the address may lie inside the storage's block.
     "tensors": _table(
-        ("moment", pa.int32()), ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
-        ("category", pa.string()), ("name", pa.string()),
+        ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
+        ("category", pa.string()), ("name", pa.string()), ("moment", pa.int32()),
     ),
     "devices": _table(
         _device, ("name", pa.string()), ("total_bytes", pa.int64()), ("compute_capability", pa.string()),
@@ -88,5 +88,8 @@ TABLES: dict[str, pa.Schema] = {
     "frames": _table(("filename", pa.string()), ("line", pa.int32()), ("name", pa.string())),
     "stacks": _table(("frames", pa.list_(pa.int32()))),
 }  # fmt: skip
+
+OPTIONAL = {"events": ("context",), "spans": ("id", "parent"), "tensors": ("moment",)}
+"""Last columns that a source may leave out: NO_CONTEXT, then."""
 
 ORIGINS = ("live", "oom", "snapshot", "predicted")

@@ -159,4 +159,4 @@ def _record_annotations(recorder: Recorder, annotations: Sequence[Mapping[str, A
             open_ranges.setdefault(name, []).append(time_ns)
         elif open_ranges.get(name):
             kind = "optimizer" if name.startswith("Optimizer.step#") else "annotation"
-            recorder.add("spans", -1, NO_CONTEXT, kind, name, open_ranges[name].pop(), time_ns, 0, -1)
+            recorder.add("spans", kind, name, open_ranges[name].pop(), time_ns, 0, -1)
