@@ -114,7 +114,7 @@ def losses_by_key() -> Iterator[None]:
         yield
 
 
-@leak(grows=ACTIVATION + block(BATCH, item_bytes=8), holder="preds")
+@leak(grows=ACTIVATION + block(BATCH, item_bytes=8), holder=("preds", "target"))
 def metric_that_keeps_lists() -> Iterator[None]:
     """https://github.com/Lightning-AI/torchmetrics/issues/3294"""
     import torch

@@ -152,7 +152,7 @@ def backward_with_create_graph() -> Iterator[None]:
         yield
 
 
-@leak(grows=ACTIVATION, holder="ctx")
+@leak(grows=ACTIVATION, holder="CopyBackward")
 def output_kept_on_ctx() -> Iterator[None]:
     """https://github.com/pytorch/pytorch/issues/25340"""
     import gc

@@ -8,10 +8,14 @@ from typing import Any
 
 from leakbench.registry import Program
 
+EACH = 3
+"""Of how many tensors of a leaking line the holder is asked for."""
+
 
 def record(program: Program) -> Any:
-    """The recording of one program, with the holders of what leaked while the program still stood at its last step."""
+    """The recording of one program, with the holders of what leaked while it still stands at its last step."""
     import vramprof
+    from vramprof.leaks import with_holders
 
     gc.enable()
     gc.collect()
@@ -19,14 +23,4 @@ def record(program: Program) -> Any:
     with vramprof.profile() as prof:
         for _ in itertools.islice(generator, program.steps):
             prof.step()
-    return prof.recording
-
-
-def judge(program: Program) -> Any:
-    recording = record(program)
-    from vramprof.report import Report
-
-    device = Report(recording).facts.devices[0]
-    from vramprof.analyses.leaks import find_leaks
-
-    return find_leaks(recording, device.allocations, device.attribution)
+    return with_holders(prof.recording)

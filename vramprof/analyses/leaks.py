@@ -252,7 +252,7 @@ def _growth(
     trend: Trend, reason: str, births: IntArray,
 ) -> Growth:  # fmt: skip
     stack = int(np.bincount(np.maximum(allocations.stack[rows], 0)).argmax()) if len(rows) else NO_STACK
-    alive = rows[(allocations.free_row[rows] == allocations.event_count)]
+    alive = _alive(allocations, steps, rows, stack)
     at_end = rows[steps.death[rows] >= steps.watched]
     return Growth(
         leaks=reason in (ACCUMULATES, LARGER),
@@ -266,6 +266,15 @@ def _growth(
         births=tuple(births.tolist()),
         addresses=tuple(allocations.address[np.sort(alive)].tolist()),
     )
+
+
+def _alive(allocations: Allocations, steps: _Steps, rows: IntArray, stack: int) -> IntArray:
+    """The rows that are never freed, and those of the same stack that the last steps have added."""
+    never_freed = allocations.free_row == allocations.event_count
+    kept = rows[never_freed[rows]]
+    if allocations.stack[rows[0]] == NO_STACK:
+        return kept
+    return np.union1d(kept, np.flatnonzero(never_freed & (allocations.stack == stack) & (steps.birth >= 0)))
 
 
 def _commonest(names: npt.NDArray[np.object_]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
 from vramprof.analyses.guesses import Guess, find_guesses
+from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.peak import Peak, find_peak
 from vramprof.analyses.steps import Step, find_steps
 from vramprof.analyses.timeline import Timeline, make_timeline
@@ -27,6 +28,7 @@ class DeviceFacts:
     peak: Peak
     steps: tuple[Step, ...]
     guesses: tuple[Guess, ...]
+    leaks: Leaks
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         peak=find_peak(recording, allocations, attribution, timeline),
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
+        leaks=find_leaks(recording, allocations, attribution),
     )
 
 

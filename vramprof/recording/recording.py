@@ -29,6 +29,7 @@ class Recording:
     tensors: pd.DataFrame
     devices: pd.DataFrame
     guessed_reads: pd.DataFrame
+    holders: pd.DataFrame
     gaps: pd.DataFrame
 
     @property

@@ -81,6 +81,12 @@ TABLES: dict[str, pa.Schema] = {
     ),
     # Small reads of an emulated device's memory that gave what no kernel had computed, by line.
     "guessed_reads": _table(_device, ("size_bytes", pa.int64()), ("count", pa.int64()), _stack),
+    # Who held a storage that leaked and was still alive: the path of references, and where the program keeps it.
+    # `bound` is the most items that the holder takes, -1 where there is no limit.
+    "holders": _table(
+        _device, ("address", pa.uint64()), ("kind", pa.string()), ("path", pa.string()), ("filename", pa.string()),
+        ("line", pa.int32()), ("code", pa.string()), ("bound", pa.int64()),
+    ),
     "gaps": _table(
         ("source", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("lost_count", pa.int64()),
         ("reason", pa.string()),
