@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -43,12 +44,15 @@ def visit(browser: Any, path: Path, fragment: str = "") -> None:
 
 
 def wait(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
-    """Until the condition holds."""
+    """Until the condition holds; an element that was just replaced is looked for again."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
+        with contextlib.suppress(StaleElementReferenceException):
+            found = condition()
+            if found:
+                return found
         time.sleep(0.05)
     raise AssertionError("it did not happen")
 

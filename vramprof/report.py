@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 from vramprof.errors import VramprofError
 from vramprof.findings import Facts, Finding, find_all, gather_facts
 from vramprof.recording import Recording, save_folder
+from vramprof.renderers.forms import FORMS
 
 
 class Report:
@@ -46,50 +50,143 @@ class Report:
         return as_dict(self.facts, self.findings)
 
     def save(self, path: str | Path) -> Path:
-        """Write `.html`, `.json`, `.png` or `.vram`, as the suffix says.
+        """Write one of FORMS, as the suffix says: a page, JSON, a picture, a recording, or what other tools read.
 
         Raises:
             VramprofError: the suffix is none of these, or the path cannot be written.
         """
-        return self.save_as(Path(path).suffix.removeprefix("."), path)
+        suffix = Path(path).suffix.removeprefix(".")
+        return self.save_as("snapshot" if suffix == "pickle" else suffix, path)
 
     def save_as(self, form: str, path: str | Path) -> Path:
-        """Write one of `forms`, whatever the path's suffix.
+        """Write one of FORMS, whatever the path's suffix.
 
         Raises:
             VramprofError: there is no such form, or the path cannot be written.
         """
         path = Path(path)
-        if form not in _WRITERS:
-            raise VramprofError(f"{path}: save as {', '.join('.' + name for name in _WRITERS)}")
-        try:
-            _WRITERS[form](self, path)
-        except OSError as error:
-            raise VramprofError(f"{path}: {error.strerror or error}") from None
+        if form not in FORMS:
+            raise VramprofError(f"{path}: save as {', '.join('.' + name for name in FORMS)}")
+        with _told(path):
+            if form == "vram":
+                save_folder(self.recording, path)
+            else:
+                path.write_bytes(_RENDERERS[form](self))
         return path
 
     def __str__(self) -> str:
         return self.text()
 
+    def compare(self, other: Report, *, labels: tuple[str, str] = ("before", "after")) -> Reports:
+        """This report beside another: `before.compare(after).save("difference.html")`."""
+        return Reports(dict(zip(labels, (self, other), strict=True)), kind="compare")
 
-def _write_html(report: Report, path: Path) -> None:
-    path.write_text(report.html(), encoding="utf-8")
+    def _repr_html_(self) -> str:
+        return in_frame(self.html())
 
 
-def _write_json(report: Report, path: Path) -> None:
+class Reports:
+    """Several reports on one page: "compare" has two, the difference told; "ranks" any number, the odd one told."""
+
+    def __init__(self, reports: Mapping[str, Report], *, kind: str) -> None:
+        self.reports = dict(reports)
+        self.kind = kind
+
+    def text(self) -> str:
+        """A table for a terminal: by category for two, by recording for many."""
+        from vramprof.renderers.several import render_difference, render_ranks
+
+        facts = {label: report.facts for label, report in self.reports.items()}
+        return render_difference(facts) if self.kind == "compare" else render_ranks(facts)
+
+    def html(self) -> str:
+        """The page."""
+        from vramprof.renderers.html import Subject, render_html
+
+        subjects = [Subject(label, report.facts, report.findings) for label, report in self.reports.items()]
+        return render_html(subjects, kind=self.kind)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page.
+
+        Raises:
+            VramprofError: the path cannot be written.
+        """
+        path = Path(path)
+        with _told(path):
+            path.write_text(self.html(), encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return in_frame(self.html())
+
+
+def in_frame(page: str) -> str:
+    """The page inside a notebook: in a frame of its own that can reach neither the notebook nor a network."""
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    guarded = page.replace("<head>", f'<head><meta http-equiv="Content-Security-Policy" content="{policy}">', 1)
+    style = "width:100%;height:800px;border:0"
+    return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{html.escape(guarded)}"></iframe>'
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VramprofError(f"{path}: {error.strerror or error}") from None
+
+
+def _page(report: Report) -> bytes:
+    return report.html().encode()
+
+
+def _json(report: Report) -> bytes:
     from vramprof.renderers.json import render_json
 
-    path.write_text(render_json(report.facts, report.findings), encoding="utf-8")
+    return render_json(report.facts, report.findings).encode()
 
 
-def _write_png(report: Report, path: Path) -> None:
-    from vramprof.renderers.png import render_png
+def _png(report: Report) -> bytes:
+    from vramprof.renderers.pictures import render_picture
 
-    path.write_bytes(render_png(report.facts))
-
-
-def _write_vram(report: Report, path: Path) -> None:
-    save_folder(report.recording, path)
+    return render_picture(report.facts, form="png")
 
 
-_WRITERS = {"html": _write_html, "json": _write_json, "png": _write_png, "vram": _write_vram}
+def _svg(report: Report) -> bytes:
+    from vramprof.renderers.pictures import render_picture
+
+    return render_picture(report.facts, form="svg")
+
+
+def _perfetto(report: Report) -> bytes:
+    from vramprof.renderers.perfetto import render_perfetto
+
+    return render_perfetto(report.facts)
+
+
+def _pprof(report: Report) -> bytes:
+    from vramprof.renderers.flames import render_pprof
+
+    return render_pprof(report.facts)
+
+
+def _folded(report: Report) -> bytes:
+    from vramprof.renderers.flames import render_folded
+
+    return render_folded(report.facts).encode()
+
+
+def _snapshot(report: Report) -> bytes:
+    from vramprof.renderers.torch_snapshot import render_snapshot
+
+    return render_snapshot(report.recording)
+
+
+_RENDERERS: dict[str, Callable[[Report], bytes]] = {
+    "html": _page, "json": _json, "png": _png, "svg": _svg, "perfetto": _perfetto, "pprof": _pprof,
+    "folded": _folded, "snapshot": _snapshot,
+}  # fmt: skip

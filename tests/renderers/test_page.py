@@ -11,6 +11,7 @@ from browser import open_browser, requests, visit, wait
 from recordings import MIB, training
 
 from vramprof.api import Report
+from vramprof.report import Reports
 
 HOSTILE = "</script><img src=x onerror=document.title='broken'>"
 
@@ -113,7 +114,7 @@ def test_clicking_a_moment_shows_what_is_alive_then(browser: Any, page: Path) ->
     act(browser).move_to_element_with_offset(canvas, -canvas.size["width"] // 2 + 6, 20).click().perform()
     wait(lambda: state(browser, "m") is not None)
     wait(lambda: "at this moment" in find(browser, "#moment h2").text)
-    assert "reserved" in find(browser, "#segment-words").text
+    wait(lambda: "reserved" in find(browser, "#segment-words").text)
 
 
 def test_zoom_reaches_a_single_event_and_links_come_back(browser: Any, page: Path) -> None:
@@ -168,8 +169,7 @@ def test_search_sort_and_flame(browser: Any, page: Path) -> None:
     assert state(browser, "q") == "model.py:9"
     browser.switch_to.active_element.send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
     wait(lambda: "match" not in find(browser, "#rows-found").text)
-    lines = [row.text for row in browser.find_elements("css selector", "#rows tbody tr")]
-    assert "model.py:9 forward" in lines[0]
+    wait(lambda: "model.py:9 forward" in browser.find_element("css selector", "#rows tbody tr").text)
     find(browser, "#rows th.n:nth-child(3) button").click()
     wait(lambda: "forward" in browser.find_elements("css selector", "#rows tbody tr")[-1].text)
     cell = next(c for c in browser.find_elements("css selector", "#flame button") if c.text == "layers")
@@ -207,3 +207,31 @@ def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
 def test_a_fragment_of_nonsense_is_survived(browser: Any, page: Path) -> None:
     visit(browser, page, "#x=9,1&m=99999999&block=99999&by=nothing&rows=nothing&s=7&flame=q&axis=e&zoom=[1]")
     assert "GPU 0" in find(browser, "body").text
+
+
+def test_two_recordings_side_by_side(browser: Any, tmp_path: Path) -> None:
+    before, after = Report(training()), Report(training(activation_mib=12, emulated=False))
+    visit(browser, before.compare(after, labels=("dry run", "card")).save(tmp_path / "both.html"))
+    cards = browser.find_elements("css selector", "#several .card")
+    assert ["EMULATED" in card.text for card in cards] == [True, False]
+    rows = {row.text.split()[0]: row.text for row in browser.find_elements("css selector", "#difference-0 tbody tr")}
+    assert "+4.00 MiB" in rows["allocated"]
+    cards[1].click()
+    wait(lambda: "16.0 MiB" not in find(browser, "#peak").text and "20.0 MiB" in find(browser, "#peak").text)
+    wait(lambda: "20.0 MiB" in find(browser, "#moment h2").text)
+
+
+def test_ranks_and_the_odd_one_out(browser: Any, tmp_path: Path) -> None:
+    ranks = {f"rank{rank}": Report(training(activation_mib=12 if rank == 5 else 8, rank=rank)) for rank in range(8)}
+    visit(browser, Reports(ranks, kind="ranks").save(tmp_path / "ranks.html"))
+    cards = browser.find_elements("css selector", "#several .card")
+    assert len(cards) == 8
+    assert [card.text.split()[0] for card in cards if "odd one out" in card.text] == ["rank5"]
+
+
+def test_in_a_notebook(browser: Any, page: Path, report: Report, tmp_path: Path) -> None:
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><title>notebook</title>{report._repr_html_()}")
+    browser.get((tmp_path / "notebook.html").as_uri())
+    browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+    wait(lambda: "Alive at the peak" in browser.find_element("css selector", "body").text)
+    browser.switch_to.default_content()

@@ -1,0 +1,30 @@
+"""Compare two recordings: predicted with measured, before with after, by category at the peak.
+
+Example:
+  vramprof compare before.vram after.vram
+  vramprof compare predicted.vram measured.vram --html difference.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", metavar="A", help="a .vram folder, or a torch snapshot")
+    parser.add_argument("after", metavar="B", help="another")
+    parser.add_argument("--html", metavar="F", help="write a page with both, side by side, to F")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from vramprof.api import load
+    from vramprof.cli.report import labels
+
+    before, after = labels([arguments.before, arguments.after])
+    reports = load(arguments.before).compare(load(arguments.after), labels=(before, after))
+    if arguments.html:
+        print(f"wrote {reports.save(arguments.html)}")
+    else:
+        sys.stdout.write(reports.text())
+    return 0

@@ -1,0 +1,72 @@
+"""Turns several reports into a table for the terminal: two as a difference, many as a list with the odd ones marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from vramprof.findings import DeviceFacts, Facts
+from vramprof.units import format_bytes
+
+_EMULATED = "EMULATED: {} ran on an emulated device; no GPU was used"
+
+
+def render_difference(facts: Mapping[str, Facts]) -> str:
+    """By category at the peak of each device that both have; the second less the first."""
+    (before, first), (after, second) = facts.items()
+    lines = _notices(facts)
+    others = {device.index: device for device in second.devices}
+    for device in first.devices:
+        if device.index in others:
+            lines += ["", f"GPU {device.index} {device.name}".rstrip()]
+            lines += _aligned([("at the peak", before, after, "difference"), *_rows(device, others[device.index])])
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _notices(facts: Mapping[str, Facts]) -> list[str]:
+    return [_EMULATED.format(label) for label, one in facts.items() if one.recording.emulated]
+
+
+def _rows(before: DeviceFacts, after: DeviceFacts) -> list[tuple[str, str, str, str]]:
+    pairs = [(name, size, after.peak.by_category[name]) for name, size in before.peak.by_category.items()]
+    pairs = sorted((pair for pair in pairs if pair[1] or pair[2]), key=lambda pair: -abs(pair[2] - pair[1]))
+    pairs.append(("allocated", before.peak.allocated_bytes, after.peak.allocated_bytes))
+    reserved = (int(device.timeline.reserved_bytes.max()) for device in (before, after))
+    pairs.append(("reserved", *reserved))  # type: ignore[arg-type]
+    return [(name, format_bytes(a), format_bytes(b), _signed(a, b)) for name, a, b in pairs]
+
+
+def _signed(before: int, after: int) -> str:
+    share = f" ({100 * (after - before) / before:+.1f} %)" if before else ""
+    return f"{'+' if after > before else ''}{format_bytes(after - before)}{share}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(first: str, *rest: str) -> str:
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        return "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+
+    return [line(*row) for row in rows]
+
+
+def render_ranks(facts: Mapping[str, Facts]) -> str:
+    """Every device of every recording, one a line."""
+    devices = [(label, device) for label, one in facts.items() for device in one.devices]
+    odd = odd_ones([device.peak.allocated_bytes for _, device in devices])
+    rows = [("recording", "GPU", "peak", "reserved", "")]
+    for number, (label, device) in enumerate(devices):
+        reserved = format_bytes(int(device.timeline.reserved_bytes.max()))
+        mark = "odd one out" if number in odd else ""
+        rows.append((label, str(device.index), format_bytes(device.peak.allocated_bytes), reserved, mark))
+    return "\n".join([*_notices(facts), *_aligned(rows)]) + "\n"
+
+
+def odd_ones(peaks: Sequence[int]) -> set[int]:
+    """Positions farther from the median than five times the median distance, and than 2 % of it."""
+    if len(peaks) < 3:
+        return set()
+    middle = median(peaks)
+    spread = median(abs(peak - middle) for peak in peaks)
+    return {at for at, peak in enumerate(peaks) if abs(peak - middle) > max(5 * spread, 0.02 * middle)}
