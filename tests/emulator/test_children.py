@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_preloaded_is_told(monkeypatch: pytest.MonkeyPat
 
 def test_what_children_read_is_what_was_described() -> None:
     spec = emulator.DeviceSpec(name="A card", total_bytes=1 << 34, compute_capability=(9, 0), l2_cache_bytes=77)
-    assert loader._decode(loader._encode(spec, 3, TorchBuild("2.15.0", 13020, Path()))) == (spec, 3)
+    assert loader._decode(loader.encode(spec, 3, TorchBuild("2.15.0", 13020, Path()))) == (spec, 3)
 
 
 @pytest.mark.parametrize(("visible", "expected"), [("2,0", [3, 1]), ("1,1,0", []), ("3,x,0", [4]), ("7", []), ("", [])])

@@ -2,7 +2,8 @@
 
 Block sizes follow torch's caching allocator (c10/cuda/CUDACachingAllocator.cpp): a request is rounded up to 512 bytes
 (or by roundup_power2_divisions), and in the large pool a free remainder of up to 1 MiB is not split off. Such a
-remainder therefore lies directly behind its block, and no free block of the large pool is ever that small.
+remainder therefore lies directly behind its block, and no free block of the large pool is ever that small. A request of
+max_split_size or more gets a whole segment, with a remainder of up to 20 MiB.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 MIN_BLOCK_BYTES = 512
 SMALL_BYTES = 1024**2
+OVERSIZE_ROUNDING_BYTES = 20 * 1024**2
 BEFORE = -1
 """Allocation row of what was alive before the first event."""
 
@@ -110,8 +112,9 @@ def find_allocations(recording: Recording, device: int) -> Allocations:
     builder = _Builder()
     live, unmatched = _match(builder, actions, addresses, sizes, stacks)
     known = _end_state(recording, device, builder, live, len(actions))
-    divisions = _divisions(recording.metadata.get("allocator_settings") or {})
-    _size_blocks(builder, known, divisions, _Segments(recording, device, actions, addresses, sizes))
+    settings = recording.metadata.get("allocator_settings") or {}
+    segments = _Segments(recording, device, actions, addresses, sizes)
+    _size_blocks(builder, known, settings, segments)
     return _finish(recording, device, events["time_ns"].to_numpy(dtype=np.int64), builder, unmatched)
 
 
@@ -221,7 +224,9 @@ class _Segments:
         return end if address < end else None
 
 
-def _size_blocks(builder: _Builder, known: dict[int, int], divisions: dict[int, int], segments: _Segments) -> None:
+def _size_blocks(builder: _Builder, known: dict[int, int], settings: Mapping[str, Any], segments: _Segments) -> None:
+    divisions = _divisions(settings)
+    whole_from = int(settings.get("max_split_size") or -1)
     for index, requested in enumerate(builder.requested):
         builder.size[index] = known.get(index) or rounded_bytes(requested, divisions)
     if segments.expandable:
@@ -240,7 +245,8 @@ def _size_blocks(builder: _Builder, known: dict[int, int], divisions: dict[int, 
             if row != BEFORE:
                 bisect.insort(starts, builder.address[index])
             if index not in known:
-                _add_remainder(builder, index, starts, segments)
+                oversize = 0 < whole_from <= builder.size[index]
+                _add_remainder(builder, index, starts, segments, OVERSIZE_ROUNDING_BYTES if oversize else SMALL_BYTES)
 
 
 def _discard(starts: list[int], address: int) -> None:
@@ -249,8 +255,8 @@ def _discard(starts: list[int], address: int) -> None:
         del starts[position]
 
 
-def _add_remainder(builder: _Builder, index: int, starts: list[int], segments: _Segments) -> None:
-    """Give the block the free bytes behind it that were too few to split off."""
+def _add_remainder(builder: _Builder, index: int, starts: list[int], segments: _Segments, most: int) -> None:
+    """Give the block the free bytes behind it, up to `most`, that were not split off."""
     address = builder.address[index]
     limit = segments.end_of(address)
     if limit is None:
@@ -259,7 +265,7 @@ def _add_remainder(builder: _Builder, index: int, starts: list[int], segments: _
     if position < len(starts):
         limit = min(limit, starts[position])
     remainder = limit - address - builder.size[index]
-    if 0 < remainder <= SMALL_BYTES:
+    if 0 < remainder <= most:
         builder.size[index] += remainder
 
 

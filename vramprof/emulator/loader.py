@@ -87,7 +87,7 @@ def start(spec: DeviceSpec, *, count: int = 1) -> None:
     libraries = _built_libraries()
     build = find_torch()
     _check_symbols(build, libraries[0])
-    os.environ[ENVIRONMENT_VARIABLE] = _encode(spec, count, build)
+    os.environ[ENVIRONMENT_VARIABLE] = encode(spec, count, build)
     os.environ["TRITON_LIBCUDA_PATH"] = str(_LIBRARY_FOLDER)
     _preload_in_children(libraries)
     for library in libraries:
@@ -205,7 +205,8 @@ _INTEGER_FIELDS = {  # as native/device.c calls them, and as DeviceSpec does
 }
 
 
-def _encode(spec: DeviceSpec, count: int, build: TorchBuild) -> str:
+def encode(spec: DeviceSpec, count: int, build: TorchBuild) -> str:
+    """The device as native/device.c reads it from the environment."""
     major, minor = spec.compute_capability
     fields = {"name": spec.name, "count": count, "major": major, "minor": minor, "cuda_version": build.cuda_version}
     fields |= {ours: getattr(spec, theirs) for ours, theirs in _INTEGER_FIELDS.items()}
