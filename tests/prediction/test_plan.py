@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -126,11 +126,11 @@ def test_what_each_kind_of_parallelism_splits() -> None:
     "change",
     [
         {"checkpointing": "full"}, {"checkpointing": "selective"}, {"tp": 4}, {"tp": 4, "sequence_parallel": True},
-        {"cp": 2, "zero": 3}, {"offload": ("activations",)}, {"batch": 2}, {"seq": 2048}, {"dropout": False},
+        {"cp": 2, "zero": 3}, {"offload": ("activations",)}, {"batch": 2}, {"seq": 512}, {"dropout": False},
     ],
 )  # fmt: skip
 def test_what_makes_activations_smaller(change: dict[str, object]) -> None:
-    workload = {"batch": 4, "seq": 4096, "attention": "flash"}
+    workload = {"batch": 4, "seq": 1024, "attention": "flash"}
     at_the_loss = [
         sum(
             term.bytes
@@ -208,6 +208,7 @@ def test_a_name_as_people_write_it() -> None:
         ("0.0000001M", {}, "at least one parameter"),
         ("hidden_size=64", {}, "num_attention_heads is not given"),
         ("gpt2", {"batch": -1}, "batch: -1"),
+        ("gpt2", {"seq": 2048}, "1024 learned positions"),
         ("gpt2", {"seq": 0}, "seq: 0"),
         ("gpt2", {"dtype": "fp12"}, "none of fp32"),
         ("gpt2", {"zero": 4}, "zero: 4"),
@@ -270,13 +271,14 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_answers_at_once_and_without_torch() -> None:
-    """Best of three: the machine has other things to do."""
+    """In seconds of the processor, since tests share it; the best of three."""
     command = [sys.executable, "-X", "importtime", "-m", "vramprof", "plan", "deepseek-v3", "--gpu", "h200"]
     seconds = []
     for _ in range(3):
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=NEUTRAL_FOLDER)
-        seconds.append(time.perf_counter() - begin)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "pandas", "pyarrow"}
     assert min(seconds) < 0.5

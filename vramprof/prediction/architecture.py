@@ -113,7 +113,7 @@ class Architecture:
 
 def model_names() -> tuple[str, ...]:
     """Every name of the catalog."""
-    return tuple(_catalog())
+    return tuple(catalog())
 
 
 def find_architecture(text: str) -> Architecture:
@@ -133,14 +133,14 @@ def find_architecture(text: str) -> Architecture:
         if count < 1:
             raise ArchitectureError(f"{key}: a model has at least one parameter")
         return Architecture(name=key.upper(), family="parameters", source="given", parameters_stated=count)
-    names = {_plain(name): name for name in _catalog()}
+    names = {_plain(name): name for name in catalog()}
     plain = _plain(key.rpartition("/")[2])
     if plain not in names:
         near = difflib.get_close_matches(plain, names, n=3)
         hint = f"did you mean {', '.join(names[one] for one in near)}?" if near else "`vramprof plan --list` has them"
         raise ArchitectureError(f"no model {text!r} is known: {hint} A config.json or a size such as 20B will do, too")
     name = names[plain]
-    return read_config(_catalog()[name], name=name, where=f"{CATALOG.name}: [model.{name}]")
+    return read_config(catalog()[name], name=name, where=f"{CATALOG.name}: [model.{name}]")
 
 
 def read_config(config: Mapping[str, Any], *, name: str, where: str) -> Architecture:
@@ -366,7 +366,8 @@ _ALIASES = {"gemma3": "gemma3_text", "kimi_k2": "deepseek_v3"}
 
 
 @functools.cache
-def _catalog() -> Mapping[str, Mapping[str, Any]]:
+def catalog() -> Mapping[str, Mapping[str, Any]]:
+    """The content of the catalog, in the words of config.json."""
     models: Mapping[str, Mapping[str, Any]] = tomllib.loads(CATALOG.read_text(encoding="utf-8"))["model"]
     return models
 

@@ -30,6 +30,8 @@ class Case:
             (model.heads and model.heads % load.tp, f"{model.heads} heads do not split over tp {load.tp}"),
             (load.ep > 1 and not model.experts, f"{model.name} has no experts to spread over ep {load.ep}"),
             (model.experts and model.experts % load.ep, f"{model.experts} experts do not split over ep {load.ep}"),
+            (model.positions and load.seq > model.positions,
+             f"{model.name} has {model.positions} learned positions: seq {load.seq} is above"),
             (load.inference and model.family in ("vit", "resnet", "bert") and load.mean_seq,
              f"{model.name} has no KV cache to page"),
             (load.lora_rank and not model.layers, f"{model.name}: LoRA needs the layers, and only their sum is known"),
@@ -127,3 +129,9 @@ class Case:
         return (
             max(self.parameters.dense_layer, self.parameters.moe_layer if self.model.moe_layers else 0) / self.load.tp
         )
+
+    @property
+    def first_layer_parameters(self) -> float:
+        """Of the first layer, which often has no experts where others have."""
+        p = self.parameters
+        return p.dense_layer / self.load.tp if p.dense_layers else self.layer_parameters

@@ -15,16 +15,19 @@ class Moment(Enum):
 
     LOSS = "end of the forward pass, at the loss"
     LOSS_BACKWARD = "backward of the loss"
-    HEAD = "backward of the head and the last layer"
-    FIRST_LAYER = "backward of the first layer, gradients complete"
+    HEAD = "backward of the head"
+    LAST_LAYER = "backward of the last layer"
+    FIRST_LAYER = "backward of the first layer"
+    EMBEDDING = "backward of the embedding, gradients complete"
     STEP = "optimizer step"
     PREFILL = "prefill"
     DECODE = "decode"
 
 
 ALWAYS = tuple(Moment)
-TRAINING = (Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD, Moment.FIRST_LAYER, Moment.STEP)
-FORWARD = (Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD)
+BACKWARD = (Moment.LOSS_BACKWARD, Moment.HEAD, Moment.LAST_LAYER, Moment.FIRST_LAYER, Moment.EMBEDDING)
+TRAINING = (Moment.LOSS, *BACKWARD, Moment.STEP)
+FORWARD = (Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD, Moment.LAST_LAYER)
 INFERENCE = (Moment.PREFILL, Moment.DECODE)
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 from vramprof.prediction.architecture import Architecture
 from vramprof.prediction.case import Case
-from vramprof.prediction.forms import FORWARD, Moment, form
+from vramprof.prediction.forms import ALWAYS, FORWARD, Moment, form
 from vramprof.prediction.parameters import convolutions
 
 _MEASURED = "saved tensors of transformers 5, on the emulated device"
 _KORTHIKANTI = "Korthikanti et al., arXiv:2205.05198, section 4; " + _MEASURED
-_BACKWARD = (Moment.HEAD, Moment.FIRST_LAYER)
+_BACKWARD = (Moment.LAST_LAYER, Moment.FIRST_LAYER)
 
 
 def norm_bytes(case: Case, width: int, *, stream: int) -> float:
@@ -49,7 +49,7 @@ def _heads(case: Case) -> float:
     """A token's."""
     model, e = case.model, case.load.compute_bytes
     wide, narrow = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    queries = 3 * wide if model.fused_kept else wide
+    queries = 3 * wide if model.fused_kept else 2 * wide if model.fused_qkv and e == 2 else wide
     unfused = case.load.attention == "math" or model.softcap
     keys = 2 * (wide if unfused else narrow)
     qk_norm = 0.0
@@ -166,7 +166,8 @@ def _norms(case: Case) -> float:
     category="activations",
     alive=FORWARD,
     source=_KORTHIKANTI + "; DeepSeek-V2, arXiv:2405.04434",
-    formula="t·e·(c·h + 2·a·d + 2·k·d) + 4·t·a; c = casts of the input: 1, or q, k, v each under autocast; MLA: "
+    formula="t·e·(c·h + 2·a·d + 2·k·d) + 4·t·a; c = casts of the input: 1, or q, k, v each under autocast; "
+    "fused q, k, v: + t·e·a·d in 16 bit; MLA: "
     "t·e·a·(3·nope + 2·rope + 2·v) + latents; unfused: + t·a·s·(4 + e)",
 )
 def _attention(case: Case) -> float:
@@ -207,6 +208,22 @@ def _whole_layers(case: Case, dense: float, moe: float) -> float:
 
 
 @form(
+    "keys and values in the output",
+    category="activations",
+    alive=(Moment.LOSS,),
+    source="transformers: use_cache is on by default; its DynamicCache takes rotated keys' dtype; measured",
+    formula="autocast: t·2·k·d·4, all layers, until the output is dropped; else they are those that backward needs",
+)
+def _cached(case: Case) -> float:
+    model, load = case.model, case.load
+    rotated = model.causal and not model.positions and not model.kv_rank
+    if load.mixed != "amp" or not rotated:
+        return 0
+    each = case.tokens * 2 * model.kv_heads * model.head_dim * 4 / load.tp
+    return _whole_layers(case, each, each)
+
+
+@form(
     "layer inputs",
     category="activations",
     alive=FORWARD,
@@ -236,8 +253,8 @@ def _inputs(case: Case) -> float:
 def _recomputed(case: Case) -> float:
     if not _training(case) or case.load.checkpointing == "none":
         return 0
-    casts = 2 * case.layer_parameters if case.load.mixed == "amp" else 0
-    return largest_layer(case) + casts
+    cast = case.layer_parameters - (case.parameters.experts_layer / case.load.tp if case.model.moe_layers else 0)
+    return largest_layer(case) + (2 * cast if case.load.mixed == "amp" else 0)
 
 
 @form(
@@ -248,6 +265,9 @@ def _recomputed(case: Case) -> float:
     formula="what the first layer keeps",
 )
 def _last_layer(case: Case) -> float:
+    if case.model.family == "resnet" and not case.load.inference:
+        first = next(convolutions(case.model))
+        return case.load.batch * 2 * case.load.compute_bytes * first.elements
     if not _training(case) or case.load.checkpointing != "none":
         return 0
     return dense_layer(case) if case.model.dense_layers or not case.model.moe_layers else moe_layer(case)
@@ -256,33 +276,68 @@ def _last_layer(case: Case) -> float:
 @form(
     "gradients of activations",
     category="temporaries",
-    alive=_BACKWARD,
+    alive=(Moment.LAST_LAYER,),
     source="torch.autograd, measured",
-    formula="t·e·(h + 3·f) gated, t·e·(h + 2·f) else: what backward of an MLP has in flight",
+    formula="t·e·(3·h + 2·f) gated, t·e·(3·h + f) else: in flight through an MLP; a convolution: 2·e·C·H·W, the last's",
 )
 def _in_flight(case: Case) -> float:
+    return in_flight(case, -1)
+
+
+@form(
+    "gradients of activations",
+    category="temporaries",
+    alive=(Moment.FIRST_LAYER,),
+    source="torch.autograd, measured",
+    formula="t·e·(3·h + 2·f) gated, t·e·(3·h + f) else: in flight through an MLP; convolution: 2·e·C·H·W, the first's",
+)
+def _in_flight_at_the_end(case: Case) -> float:
+    return in_flight(case, 0)
+
+
+def gone_with_a_layer(case: Case) -> float:
+    """What is alive when backward of a layer begins, and is not when the layer's gradients are complete."""
+    return largest_layer(case) + in_flight(case, 0)
+
+
+def in_flight(case: Case, place: int) -> float:
+    """Gradients of activations on their way through one layer."""
     model, e = case.model, case.load.compute_bytes
     if model.family == "resnet" and not case.load.inference:
-        return 2 * case.load.batch * e * max(one.elements for one in convolutions(model))
+        return 2 * case.load.batch * e * list(convolutions(model))[place].elements
     if not _training(case):
         return 0
     width = max(model.ffn if case.parameters.dense_layers else 0, model.top_k * model.expert_ffn)
-    return case.tokens * e * (model.hidden + (3 if model.gated else 2) * width / case.load.tp)
+    return case.tokens * e * (3 * model.hidden + (2 if model.gated else 1) * width / case.load.tp)
 
 
 @form(
     "weights cast by autocast",
     category="activations",
-    alive=FORWARD,
-    source="torch.autocast's cache; saved for backward",
-    formula="2·N of matrices, experts aside; without checkpointing",
+    alive=(Moment.LOSS,),
+    source="torch.autocast's cache, until autocast ends",
+    formula="2·N of matrices, experts aside",
 )
 def _casts(case: Case) -> float:
-    if case.load.mixed != "amp" or case.load.inference or case.load.checkpointing != "none":
+    if case.load.mixed != "amp" or case.load.inference:
         return 0
-    p = case.parameters
-    experts = p.experts * case.share / case.load.ep
-    return 2 * (case.matrix_parameters - experts + (case.table if case.last else 0))
+    if case.model.family == "resnet":
+        return 2 * case.on_rank
+    experts = case.parameters.experts * case.share / case.load.ep
+    return 2 * (case.matrix_parameters - experts + case.table * case.last)
+
+
+@form(
+    "weights cast by autocast",
+    category="activations",
+    alive=(Moment.LOSS_BACKWARD, Moment.HEAD, Moment.LAST_LAYER),
+    source="torch.autograd: saved for backward",
+    formula="2·N of matrices, experts aside; the head's alone where layers are recomputed",
+)
+def _saved_casts(case: Case) -> float:
+    if case.load.checkpointing == "none":
+        return _casts(case)
+    return 2 * case.table * case.last if case.load.mixed == "amp" and not case.load.inference else 0
 
 
 @form(
@@ -304,11 +359,26 @@ def _outside(case: Case) -> float:
 
 
 @form(
+    "inputs",
+    category="inputs",
+    alive=ALWAYS,
+    source="a batch: 8-byte token numbers; an image in the dtype of the weights, and cast",
+    formula="8·t, or images·C·H·W·B (autocast: and 2 B)",
+)
+def _batch(case: Case) -> float:
+    model, load = case.model, case.load
+    if model.image:
+        cast = 2 if load.mixed == "amp" and not load.inference else 0
+        return load.batch * model.channels * model.image**2 * (load.plain_bytes + cast)
+    return 8 * case.tokens if model.layers else 0
+
+
+@form(
     "convolutions",
     category="activations",
     alive=FORWARD,
     source="torchvision.models.resnet, saved tensors: measured",
-    formula="Σ e·C·H·W: the image, each convolution's output, each ReLU's, the pooled with 8-byte indices",
+    formula="Σ e·C·H·W: each convolution's output, each ReLU's, the pooled with 8-byte indices",
 )
 def _convolutions(case: Case) -> float:
     model, e = case.model, case.load.compute_bytes
@@ -317,8 +387,7 @@ def _convolutions(case: Case) -> float:
     own = list(convolutions(model))
     outputs = sum((1 if one.shortcut else 2) * one.elements for one in own)
     pooled = 64 * (model.image // 4) ** 2
-    elements = 3 * model.image**2 + outputs + pooled
-    return case.load.batch * (e * elements + 8 * pooled)
+    return case.load.batch * (e * (outputs + pooled) + 8 * pooled)
 
 
 def _logits(case: Case) -> int:
@@ -329,7 +398,7 @@ def loss_bytes(case: Case) -> tuple[int, int, int]:
     """Of one logit: at the loss, in its backward, in the head's. Causal models compute the loss in fp32."""
     e, autocast = case.load.compute_bytes, case.load.mixed == "amp"
     if case.model.family in ("bert", "t5"):
-        return (2 + 4 + 4, 2 + 4 + 4, 4) if autocast else (2 * e, 3 * e, e)
+        return (2 + 4 + 2, 2 + 4 + 4, 4) if autocast else (2 * e, 3 * e, e)
     kept = e if case.model.logit_softcap else 0
     return (8 if e == 4 else 10) + kept, 12 + kept, (4 if e == 4 else 6) + kept
 

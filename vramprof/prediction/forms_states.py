@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from vramprof.prediction.case import Case
-from vramprof.prediction.forms import ALWAYS, FORWARD, TRAINING, Moment, form
-from vramprof.units import MIB
+from vramprof.prediction.forms import ALWAYS, BACKWARD, INFERENCE, TRAINING, Moment, form
+from vramprof.prediction.forms_activations import gone_with_a_layer
+from vramprof.prediction.parameters import matrices
+from vramprof.units import KIB, MIB
 
+_ALLOCATOR = "c10/cuda/CUDACachingAllocator.cpp: kMinBlockSize, kLargeBuffer, kRoundLarge, should_split; measured"
 _ZERO = "Rajbhandari et al., arXiv:1910.02054, section 5"
 
 
@@ -38,21 +41,45 @@ def _adapters(case: Case) -> float:
 @form(
     "gathered weights",
     category="temporaries",
-    alive=(*FORWARD, Moment.FIRST_LAYER),
-    source="torch.distributed.fsdp fully_shard: the unit in use and the prefetched one",
-    formula="2·N_layer·B(compute), or the root's embedding and head where larger (ZeRO 3)",
+    alive=(Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD, Moment.EMBEDDING),
+    source="torch.distributed.fsdp fully_shard: the root, and the unit in use; measured",
+    formula="(V·h of embedding and head + N_layer)·B(compute) (ZeRO 3)",
 )
 def _gathered(case: Case) -> float:
-    if case.load.zero != 3:
-        return 0
+    return _gathered_units(case, case.layer_parameters)
+
+
+@form(
+    "gathered weights",
+    category="temporaries",
+    alive=(Moment.LAST_LAYER,),
+    source="torch.distributed.fsdp fully_shard: the root, the unit in use and the prefetched one",
+    formula="(V·h of embedding and head + 2·N_layer)·B(compute) (ZeRO 3)",
+)
+def _gathered_in_backward(case: Case) -> float:
+    return _gathered_units(case, 2 * case.layer_parameters)
+
+
+@form(
+    "gathered weights",
+    category="temporaries",
+    alive=(Moment.FIRST_LAYER,),
+    source="torch.distributed.fsdp fully_shard: the root, the unit in use and the prefetched one",
+    formula="(V·h of embedding and head + 2·N_layer)·B(compute), of the first layers (ZeRO 3)",
+)
+def _gathered_at_the_end(case: Case) -> float:
+    return _gathered_units(case, min(2, case.layers - 1) * case.first_layer_parameters)
+
+
+def _gathered_units(case: Case, layers: float) -> float:
     root = (case.parameters.embedding + case.parameters.head) / case.load.tp
-    return max(2 * case.layer_parameters, root) * case.load.compute_bytes
+    return (root + layers) * case.load.compute_bytes if case.load.zero == 3 else 0
 
 
 @form(
     "gradients",
     category="gradients",
-    alive=(Moment.FIRST_LAYER, Moment.STEP),
+    alive=(Moment.EMBEDDING, Moment.STEP),
     source="torch.autograd; " + _ZERO,
     formula="N_trained·B(weight), /n under ZeRO 2 and 3",
 )
@@ -80,17 +107,45 @@ def _earlier_gradients(case: Case) -> float:
     category="gradients",
     alive=(Moment.HEAD,),
     source="torch.autograd",
-    formula="those of the head and the last layer; all where accumulate > 1",
+    formula="the head's; all where accumulate > 1",
 )
-def _first_gradients(case: Case) -> float:
+def _head_gradient(case: Case) -> float:
+    return _gradients_of(case, case.table)
+
+
+@form(
+    "gradients",
+    category="gradients",
+    alive=(Moment.LAST_LAYER,),
+    source="torch.autograd",
+    formula="the head's, and of the layer's what outweighs the activations gone by then; all where accumulate > 1",
+)
+def _last_gradients(case: Case) -> float:
+    return _gradients_of(case, case.table + _late(case))
+
+
+@form(
+    "gradients",
+    category="gradients",
+    alive=(Moment.FIRST_LAYER,),
+    source="torch.autograd; " + _ZERO,
+    formula="N_trained·B(weight) less an embedding of its own and the layer; accumulate > 1: all; ZeRO 2, 3: /n",
+)
+def _all_but_the_embeddings(case: Case) -> float:
+    own = case.table if not case.model.tied and case.first else 0
+    return _gradients_of(case, case.trained - own - case.first_layer_parameters + _late(case))
+
+
+def _late(case: Case) -> float:
+    """Elements of a layer's gradients that come on top: they are complete when its activations are gone."""
+    return max(0, case.first_layer_parameters - gone_with_a_layer(case) / case.trained_bytes)
+
+
+def _gradients_of(case: Case, elements: float) -> float:
     whole = _gradient_bytes(case)
     if case.load.accumulate > 1 or case.load.lora_rank:
         return whole
-    return min(whole, (case.table + case.layer_parameters) * case.trained_bytes / _gradient_shards(case))
-
-
-def _gradient_shards(case: Case) -> int:
-    return case.load.shards if case.load.zero >= 2 else 1
+    return min(whole, elements * case.trained_bytes / (case.load.shards if case.load.zero >= 2 else 1))
 
 
 @form(
@@ -107,13 +162,27 @@ def _cast_gradient(case: Case) -> float:
 @form(
     "gradient in flight",
     category="temporaries",
-    alive=(Moment.FIRST_LAYER,),
+    alive=(Moment.EMBEDDING,),
     source="torch.autograd, measured",
-    formula="a tied embedding's second gradient, V·h·B, before it is added to the head's",
+    formula="a tied embedding's gradient, V·h·B, and its sum with the head's (autocast: added in place)",
 )
 def _tied_gradient(case: Case) -> float:
-    tied = case.model.tied and case.first and not case.load.lora_rank
-    return case.table * case.trained_bytes if tied else 0
+    tied = case.model.tied and case.model.vocab and case.first and not case.load.lora_rank
+    return case.table * case.trained_bytes * (1 if case.load.mixed == "amp" else 2) if tied else 0
+
+
+@form(
+    "gradient in flight",
+    category="temporaries",
+    alive=(Moment.LAST_LAYER,),
+    source="torch.autograd",
+    formula="accumulate > 1: the largest tensor's gradient before it is added",
+)
+def _added_gradient(case: Case) -> float:
+    if case.load.accumulate == 1 or case.load.lora_rank:
+        return 0
+    sizes = [elements for elements, count in matrices(case.model) if count > 2]
+    return max(sizes, default=0) / case.load.tp * case.trained_bytes
 
 
 @form(
@@ -131,14 +200,51 @@ def _buckets(case: Case) -> float:
 
 
 @form(
-    "reduce-scatter buffer",
+    "whole gradients before they are sharded",
     category="temporaries",
-    alive=(Moment.HEAD, Moment.FIRST_LAYER),
-    source="torch.distributed.fsdp fully_shard",
-    formula="N_layer·B(compute): a layer's whole gradient (ZeRO 3)",
+    alive=(Moment.HEAD,),
+    source="torch.distributed.fsdp fully_shard, measured",
+    formula="V·h·B: the root's stay whole until backward ends (ZeRO 3)",
 )
-def _reduce_scatter(case: Case) -> float:
-    return case.layer_parameters * case.load.compute_bytes if case.load.zero == 3 else 0
+def _whole_head_gradient(case: Case) -> float:
+    return case.table * case.trained_bytes if case.load.zero == 3 else 0
+
+
+@form(
+    "whole gradients before they are sharded",
+    category="temporaries",
+    alive=(Moment.LAST_LAYER,),
+    source="torch.distributed.fsdp fully_shard, measured",
+    formula="(V·h + N_layer)·B: the root's and the layer's (ZeRO 3)",
+)
+def _whole_layer_gradients(case: Case) -> float:
+    return (case.table + case.layer_parameters) * case.trained_bytes if case.load.zero == 3 else 0
+
+
+@form(
+    "whole gradients before they are sharded",
+    category="temporaries",
+    alive=(Moment.FIRST_LAYER,),
+    source="torch.distributed.fsdp fully_shard, measured",
+    formula="(V·h + N_layer)·B, and of the layer before in reduce-scatter what outweighs the activations gone by then",
+)
+def _two_layers_gradients(case: Case) -> float:
+    layer = case.first_layer_parameters * case.trained_bytes
+    late = max(0, layer - gone_with_a_layer(case))
+    return case.table * case.trained_bytes + layer + late if case.load.zero == 3 else 0
+
+
+@form(
+    "whole gradients before they are sharded",
+    category="temporaries",
+    alive=(Moment.EMBEDDING,),
+    source="torch.distributed.fsdp fully_shard, measured",
+    formula="V·h·B, three times; once more than a tied embedding's own: the root's, and the copy for reduce-scatter",
+)
+def _whole_root_gradients(case: Case) -> float:
+    root = (case.parameters.embedding + case.parameters.head) / case.load.tp
+    copies = root if case.model.tied else 2 * root - case.table
+    return copies * case.trained_bytes if case.load.zero == 3 else 0
 
 
 def _states(case: Case) -> float:
@@ -153,8 +259,9 @@ def _states(case: Case) -> float:
     if load.optimizer == "muon":
         plain = 0 if load.lora_rank else case.plain_parameters
         return (n + plain) * size
-    h = max(case.model.hidden, 1)  # adafactor: a row and a column for each matrix, of which h is one side
-    return 4 * n * (1 / h + h / max(case.layer_parameters / 7, h * h))
+    total = max(case.parameters.total, 1)
+    sides = sum(count * 2 * elements**0.5 for elements, count in matrices(case.model))
+    return 4 * n / total * (sides or total / 200)  # adafactor: a row and a column of each matrix, taken as square
 
 
 @form(
@@ -190,7 +297,7 @@ def _masters(case: Case) -> float:
     category="temporaries",
     alive=(Moment.STEP,),
     source="torch.optim.adam _multi_tensor_adam: exp_avg_sq_sqrt; torch.optim._adafactor, _muon",
-    formula="Adam, foreach: N·B(state); Adafactor: N·4; "
+    formula="Adam, foreach: N·B(state); Adafactor: one copy of the largest tensor; "
     "Muon: 4 16-bit copies of the largest matrix; fused, SGD, 8 bit: none",
 )
 def _inside_step(case: Case) -> float:
@@ -200,7 +307,8 @@ def _inside_step(case: Case) -> float:
     if load.optimizer in ("adam", "adamw"):
         return n * (4 if load.mixed == "masters" else case.trained_bytes)
     if load.optimizer == "adafactor":
-        return 4 * n
+        sizes: list[float] = [elements for elements, _ in matrices(case.model)] or [case.trained]
+        return max(sizes) / case.load.tp / _state_shards(case) * case.trained_bytes
     largest = case.model.hidden * max(case.model.ffn, case.model.expert_ffn)
     return 8 * largest if load.optimizer == "muon" else 0
 
@@ -208,7 +316,7 @@ def _inside_step(case: Case) -> float:
 @form(
     "cuBLAS workspace",
     category="workspaces",
-    alive=(*FORWARD, Moment.FIRST_LAYER, Moment.PREFILL, Moment.DECODE),
+    alive=(Moment.LOSS, *BACKWARD, *INFERENCE),
     source="torch CublasHandlePool.cpp; released after each call from torch 2.15 on (pytorch#194311)",
     formula="before torch 2.15: 2 of 8.125 MiB, of 32 MiB from compute capability 9 on",
 )
@@ -222,12 +330,44 @@ def _cublas(case: Case) -> float:
 @form(
     "allocator rounding",
     category="unattributed",
-    alive=ALWAYS,
-    source="c10/cuda/CUDACachingAllocator.cpp: kMinBlockSize, kSmallSize",
-    formula="256 B for each of about 12 tensors a layer and state",
+    alive=(Moment.LOSS, *BACKWARD, *INFERENCE),
+    source=_ALLOCATOR,
+    formula="of weights and states: above 10 MiB what lacks to 2 MiB if below 1 MiB, from 1 MiB on 64 KiB, else 256 B",
 )
 def _rounding(case: Case) -> float:
-    return 256 * 12 * case.layers * (1 if case.load.inference else 4)
+    return _slack(case, case.load.plain_bytes, case.load.zero == 3) + _state_slack(case)
+
+
+@form(
+    "allocator rounding",
+    category="unattributed",
+    alive=(Moment.STEP,),
+    source=_ALLOCATOR,
+    formula="the same, of weights, states and gradients",
+)
+def _rounding_in_step(case: Case) -> float:
+    load = case.load
+    gradients = 0 if load.lora_rank else _slack(case, load.plain_bytes, load.zero >= 2)
+    return _slack(case, load.plain_bytes, load.zero == 3) + _state_slack(case) + gradients
+
+
+def _state_slack(case: Case) -> float:
+    copies = {"momentum": 1, "lion": 1, "muon": 1, "adam": 2, "adamw": 2, "adamw-fused": 2}.get(case.load.optimizer, 0)
+    if not case.trained or case.load.lora_rank or "optimizer" in case.load.offload:
+        return 0
+    return copies * _slack(case, 4 if case.load.mixed == "masters" else case.trained_bytes, case.load.zero > 0)
+
+
+def _slack(case: Case, size: float, sharded: bool) -> float:
+    """What blocks hold beyond one copy of all weights, of `size` bytes each, on this rank."""
+    ways = case.load.tp * case.load.pp * (case.load.shards if sharded else 1)
+    total = 0.0
+    for elements, count in matrices(case.model):
+        one = elements * size / ways * (case.load.pp if count > 2 else 1)
+        rest = -one % (2 * MIB)
+        slack = (rest if rest <= MIB else 0) if one >= 10 * MIB else 64 * KIB if one > MIB else 256
+        total += slack * count / (case.load.pp if count > 2 else 1)
+    return total
 
 
 @form(

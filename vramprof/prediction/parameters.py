@@ -106,6 +106,27 @@ def mlp(model: Architecture, width: int) -> int:
     return matrices * h * width + ((matrices - 1) * width + h if model.mlp_bias else 0)
 
 
+@functools.cache
+def matrices(model: Architecture) -> tuple[tuple[int, int], ...]:
+    """(elements, how many) of the large tensors that hold the weights, as transformers lays them out."""
+    if not model.layers:
+        return ()
+    h, wide, narrow = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
+    layer = [h * (wide + 2 * narrow)] if model.fused_qkv else [h * wide, h * narrow, h * narrow]
+    layer.append(wide * h)
+    if model.kv_rank:
+        up = model.heads * (model.nope_dim + model.v_dim)
+        queries = [h * model.q_rank, model.q_rank * wide] if model.q_rank else [h * wide]
+        layer = [*queries, h * (model.kv_rank + model.rope_dim), model.kv_rank * up, model.heads * model.v_dim * h]
+    dense = [2 * h * model.ffn, h * model.ffn] if model.fused_gate_up else [h * model.ffn] * (3 if model.gated else 2)
+    moe = [model.experts * h * model.expert_ffn * k for k in (2, 1)] + [h * model.shared_ffn] * 3
+    found = [(model.vocab * h, 1 if model.tied else 2), *((size, model.layers) for size in layer)]
+    found += [(size, model.layers - model.moe_layers) for size in dense]
+    return tuple(
+        (size, count) for size, count in [*found, *((size, model.moe_layers) for size in moe)] if size and count
+    )
+
+
 @dataclass(frozen=True)
 class Convolution:
     """One convolution with its batch norm, for images of 224 x 224."""

@@ -161,6 +161,8 @@ def plan(model: str | Path | Architecture, *, gpu: str, torch_version: str | Non
     unknown = set(workload) - {field.name for field in dataclasses.fields(Workload)}
     if unknown:
         raise PlanError(f"plan() has no {min(unknown)!r}: it takes {', '.join(Workload.__dataclass_fields__)}")
+    if architecture.positions and "seq" not in workload:
+        workload["seq"] = min(Workload.seq, architecture.positions)
     load = Workload(**workload)
     card, version = find_gpu(gpu), _version(torch_version)
     case = _worst_stage(architecture, load, card, version)
@@ -216,28 +218,22 @@ def _peak(case: Case) -> int:
     return max(map(_allocated, _moments(case).values()))
 
 
-def _need(case: Case) -> int:
-    """What a card must hold, fragmentation at its most."""
-    return max(
-        int(FRAGMENTATION[1] * _allocated(terms)) + sum(term.bytes for term in terms if term.category == "outside")
-        for terms in _moments(case).values()
-    )
-
-
 def _cards(case: Case) -> Iterator[CardFit]:
-    needs: dict[tuple[int, int, int], int] = {}
+    peaks: dict[tuple[int, int], int] = {}  # by ranks and compute capability, which decides workspaces
     for name in gpu_names():
         gpu = find_gpu(name)
+        context = gpu.context[max(gpu.context)] + gpu.modules
         size, cards, how = 0, None, ""
         for count, load, words in _splits(case.load):
-            key = (count, gpu.compute_capability[0], gpu.context[max(gpu.context)] + gpu.modules)
+            key = (count, gpu.compute_capability[0])
             try:
-                if key not in needs:
-                    needs[key] = _need(_worst_stage(case.model, load, gpu, case.torch_version))
+                if key not in peaks:
+                    peaks[key] = _peak(_worst_stage(case.model, load, gpu, case.torch_version))
             except PlanError:
                 continue
-            size = size or needs[key]
-            if needs[key] <= gpu.total:
+            need = int(FRAGMENTATION[1] * peaks[key]) + context
+            size = size or need
+            if need <= gpu.total:
                 cards, how = count, words
                 break
         yield CardFit(name, gpu.total, size <= gpu.total, gpu.total - size, cards, how)

@@ -31,7 +31,7 @@ class Workload:
 
     Args:
         batch: sequences (or images) of one micro-batch on one rank.
-        seq: tokens of a sequence; what a sequence can grow to, in inference.
+        seq: tokens of a sequence (2048, or as many as there are learned positions); what it can grow to, in inference.
         dtype: of the weights, and of what is computed unless `mixed` says otherwise.
         mixed: "amp" is autocast to bf16 over fp32 weights; "masters" are fp32 copies of 16-bit weights.
         accumulate: micro-batches before a step.
