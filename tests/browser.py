@@ -17,8 +17,8 @@ WIDTH, HEIGHT = 1200, 1000
 
 
 @contextmanager
-def open_browser(*, arguments: tuple[str, ...] = ()) -> Iterator[Any]:
-    """A headless chromium that draws in software and keeps its console and network logs."""
+def open_browser(*, has_logs: bool = True) -> Iterator[Any]:
+    """A headless chromium that draws in software and, unless told otherwise, keeps its console and network logs."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     service = shutil.which("chromedriver")
@@ -26,9 +26,10 @@ def open_browser(*, arguments: tuple[str, ...] = ()) -> Iterator[Any]:
         pytest.skip("no chromium with its chromedriver on this machine")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={WIDTH},{HEIGHT}", *arguments):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={WIDTH},{HEIGHT}"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    if has_logs:
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
     try:
         yield browser

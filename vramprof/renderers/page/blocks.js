@@ -1,8 +1,9 @@
 // The block view: every allocation a band over time, stacked in the order of their birth, as large as its bytes.
 
-// For each pixel column the allocations alive at its moment, from the oldest up; calls
-// `visit(column, alive, count, isSame)`, the last if nothing changed since the column before.
-function eachColumn(device, moments, stride, visit) {
+// For each pixel column the allocations alive at its moment, oldest first. `paint(column, alive, count, moment)` leaves
+// out those that have died, closes the gaps, and gives back how many are left; `repeat(column)` is a column at which
+// nothing has changed.
+function eachColumn(device, moments, stride, paint, repeat) {
   const {born, died} = device, first = moments[0];
   let alive = new Int32Array(1024), count = 0, next = after(born, first);
   const push = i => {
@@ -12,14 +13,9 @@ function eachColumn(device, moments, stride, visit) {
   for (let i = 0; i < next; i++) if (died[i] > first) push(i);
   for (let column = 0; column < moments.length; column += stride) {
     const moment = moments[column];
-    const isSame = column > 0 && moment === moments[column - stride];
-    if (column && !isSame) {
-      let kept = 0;
-      for (let k = 0; k < count; k++) if (died[alive[k]] > moment) alive[kept++] = alive[k];
-      count = kept;
-      for (; next < device.count && born[next] <= moment; next++) if (died[next] > moment) push(next);
-    }
-    visit(column, alive, count, isSame);
+    if (column && moment === moments[column - stride]) { repeat(column); continue; }
+    for (; next < device.count && born[next] <= moment; next++) if (died[next] > moment) push(next);
+    count = paint(column, alive, count, moment);
   }
 }
 
@@ -52,9 +48,8 @@ function drawBlocks(canvas, device, {hovered = -1, hurry = false} = {}) {
   const [low, high] = windowOf(device, columns), begun = performance.now();
   const stride = hurry ? Math.max(1, Math.min(8, Math.ceil(device.columnMs * columns.count / FRAME_MS))) : 1;
   const paintColumn = columnPainter(device, raster, low, raster.height / (high - low), hovered);
-  eachColumn(device, columns.moments, stride, (x, alive, count, isSame) => {
-    if (isSame) repeatColumn(raster, x - stride, 2 * stride); else { paintColumn(x, alive, count); repeatColumn(raster, x, stride); }
-  });
+  eachColumn(device, columns.moments, stride, paintColumn, x => repeatColumn(raster, x - stride, stride + 1));
+  if (stride > 1) for (let x = 0; x < raster.width; x += stride) repeatColumn(raster, x, stride);
   device.columnMs = (performance.now() - begun) / columns.count * stride;
   showRaster(raster);
   const width = canvas.clientWidth, height = canvas.clientHeight, {paint} = raster, ink = css("--ink");
@@ -69,13 +64,15 @@ function drawBlocks(canvas, device, {hovered = -1, hurry = false} = {}) {
 
 // Paints the alive allocations of one column from the bottom up; what is thinner than a pixel gives way to the next.
 function columnPainter(device, raster, low, scale, hovered) {
-  const {size} = device, {height} = raster, colors = colorsOf(device), chosen = state.block ?? -1;
-  return (x, alive, count) => {
-    let offset = -low, bottom = height;
-    for (let k = 0; k < count && bottom > 0; k++) {
+  const {size, died} = device, {height} = raster, colors = colorsOf(device), chosen = state.block ?? -1;
+  return (x, alive, count, moment) => {
+    let offset = -low, bottom = height, kept = 0;
+    for (let k = 0; k < count; k++) {
       const i = alive[k];
+      if (died[i] <= moment) continue;
+      alive[kept++] = i;
       offset += size[i];
-      if (offset <= 0) continue;
+      if (offset <= 0 || bottom <= 0) continue;
       let y = Math.round(height - offset * scale);
       if (y >= bottom) { if (i !== chosen) continue; y = bottom - 1; }
       const color = i === chosen ? CHOSEN : i === hovered ? darker(colors[i]) : colors[i];
@@ -83,6 +80,7 @@ function columnPainter(device, raster, low, scale, hovered) {
       if (bottom - y >= 4 && y >= 0) fillColumn(raster, x, y, y + 1, darker(color));
       bottom = y;
     }
+    return kept;
   };
 }
 
