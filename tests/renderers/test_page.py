@@ -11,6 +11,8 @@ from browser import open_browser, requests, visit, wait
 from recordings import MIB, training
 
 from vramprof.api import Report
+from vramprof.findings import Evidence, Finding, Fix
+from vramprof.recording import Frame
 from vramprof.report import Reports
 
 HOSTILE = "</script><img src=x onerror=document.title='broken'>"
@@ -235,3 +237,30 @@ def test_in_a_notebook(browser: Any, page: Path, report: Report, tmp_path: Path)
     browser.switch_to.frame(browser.find_element("css selector", "iframe"))
     wait(lambda: "Alive at the peak" in browser.find_element("css selector", "body").text)
     browser.switch_to.default_content()
+
+
+def test_findings_lead_to_their_moment_and_rows(browser: Any, tmp_path: Path) -> None:
+    report = Report(training())
+    frame = Frame("/me/model.py", 9, "forward")
+    evidence = (Evidence("kept here", 8 * MIB, "bytes", (frame,)),)
+    finding = Finding("VP299", HOSTILE, "warning", 8 * MIB, "measured", 0, evidence, Fix("let it go", "del x"))
+    report.__dict__["findings"] = (finding,)
+    visit(browser, report.save(tmp_path / "page.html"))
+    box = find(browser, ".finding")
+    assert HOSTILE in box.text
+    assert "let it go" in box.text
+    browser.find_elements("css selector", ".finding button")[1].click()
+    wait(lambda: "match" in find(browser, "#rows-found").text)
+    assert state(browser, "q") == "/me/model.py:9"
+    assert state(browser, "m") == report.facts.devices[0].allocations.event_count
+
+
+def test_it_prints_light(browser: Any, page: Path) -> None:
+    """On paper the page is light, and its pictures are there, whatever the reader's theme."""
+    visit(browser, page)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not browser.find_element("css selector", ".controls").is_displayed()
+    assert len(browser.execute_cdp_cmd("Page.printToPDF", {})["data"]) > 20_000
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

@@ -36,7 +36,7 @@ def _alive(device: DeviceFacts) -> Iterator[tuple[int, int, str, int, int]]:
     totals: dict[tuple[int, int, str], list[int]] = {}
     for index in np.flatnonzero(device.allocations.alive(device.peak.index - 1)).tolist():
         attribution = device.attribution
-        key = (int(device.allocations.stack[index]), int(attribution.category[index]), str(attribution.module[index]))
+        key = (int(attribution.stack[index]), int(attribution.category[index]), str(attribution.module[index]))
         total = totals.setdefault(key, [0, 0])
         total[0] += int(device.allocations.size_bytes[index])
         total[1] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import chain
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 
 from vramprof.analyses.allocations import IntArray
 from vramprof.analyses.attribution import CATEGORIES, Attribution
+from vramprof.analyses.contexts import PHASES
 from vramprof.analyses.frames import is_python, is_users
 from vramprof.analyses.segments import find_segments
 from vramprof.analyses.spans import of_kind
@@ -20,7 +20,7 @@ from vramprof.recording import Recording
 from vramprof.recording.schema import NO_STACK, Action
 from vramprof.renderers.columns import pack
 
-_SPANS = ("step", "forward", "backward", "optimizer")
+_SPANS = ("step", "forward", "backward", "recompute", "optimizer")
 _MOST_SAMPLES = 4000
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -38,7 +38,7 @@ def pack_device(recording: Recording, device: DeviceFacts) -> str:
     columns["reserved"] = device.timeline.reserved_bytes
     head["begin_ns"] = str(device.timeline.time_ns[0])  # more than a JavaScript number holds
     head["groupings"] = _groupings(device.attribution, order, columns)
-    head.update(_stacks(recording, device.allocations.stack[order], columns))
+    head.update(_stacks(recording, device.attribution.stack[order], columns))
     _segments(recording, device.index, columns)
     _samples(recording, device, columns)
     _marks(recording, device.index, columns)
@@ -61,15 +61,11 @@ def _allocations(device: DeviceFacts, order: IntArray) -> Columns:
 
 
 def _groupings(attribution: Attribution, order: IntArray, columns: Columns) -> dict[str, list[str]]:
-    """The names of each grouping, whose numbers are in the column of that name; also of columns still to come."""
-    names = {"category": list(CATEGORIES)}
+    """The names of each grouping, whose numbers are in the column of that name."""
     columns["category"] = attribution.category[order].astype(np.int64)
-    for field in dataclasses.fields(attribution):
-        values = getattr(attribution, field.name)
-        if field.name != "category" and isinstance(values, np.ndarray) and values.dtype == object:
-            columns[field.name], found = pd.factorize(values[order])
-            names[field.name] = [getattr(one, "value", None) or str(one) for one in found]
-    return names
+    columns["phase"] = attribution.phase[order].astype(np.int64)
+    columns["module"], modules = pd.factorize(attribution.module[order])
+    return {"category": list(CATEGORIES), "module": [str(path) for path in modules], "phase": list(PHASES)}
 
 
 def _stacks(recording: Recording, stack: IntArray, columns: Columns) -> dict[str, Any]:

@@ -20,8 +20,12 @@ from vramprof.findings import DeviceFacts, Facts
 from vramprof.renderers.series import make_series
 
 _MOST_POINTS = 40_000
-_LANES = {"step": 1, "forward": 2, "backward": 2, "optimizer": 2, "module": 3, "annotation": 4}
-_LANE_NAMES = {1: "steps", 2: "phases", 3: "modules", 4: "annotations"}
+_LANES = {
+    "step": 1, "forward": 2, "recompute": 2, "backward": 2, "optimizer": 2, "module": 3, "module_backward": 4,
+    "annotation": 5,
+}  # fmt: skip
+_NAMED = ("module", "module_backward", "annotation")
+_LANE_NAMES = {1: "steps", 2: "phases", 3: "modules", 4: "modules' backward", 5: "annotations"}
 
 
 def render_perfetto(facts: Facts) -> bytes:
@@ -79,7 +83,7 @@ def _spans(facts: Facts, device: DeviceFacts, clock: _Clock) -> Iterator[str]:
     spans = of_kind(facts.recording.spans, *_LANES)
     columns = ("kind", "name", "step", "begin_ns", "end_ns")
     for kind, name, step, begin, end in zip(*(spans[column].tolist() for column in columns), strict=True):
-        said = f"step {step}" if kind == "step" else name if kind in ("module", "annotation") else kind
+        said = f"step {step}" if kind == "step" else name if kind in _NAMED else kind
         start = (begin - clock.begin_ns) / 1000
         event: dict[str, Any] = {"ph": "X", "pid": device.index, "tid": _LANES[kind], "name": said, "cat": kind}
         yield json.dumps({**event, "ts": max(start, 0.0), "dur": max((end - begin) / 1000, 0.0)})
@@ -88,10 +92,10 @@ def _spans(facts: Facts, device: DeviceFacts, clock: _Clock) -> Iterator[str]:
 def _allocations(facts: Facts, device: DeviceFacts, clock: _Clock) -> Iterator[str]:
     """Asynchronous slices, one per allocation, on a track per category; what is never freed ends with the trace."""
     allocations, attribution, last = device.allocations, device.attribution, device.allocations.event_count
-    stacks = {int(stack): _line(facts, int(stack)) for stack in np.unique(allocations.stack)}
+    stacks = {int(stack): _line(facts, int(stack)) for stack in np.unique(attribution.stack)}
     modules = {module: json.dumps(str(module)) for module in set(attribution.module.tolist())}
     columns = (allocations.alloc_row, allocations.free_row, allocations.size_bytes, allocations.address,
-               allocations.stack, attribution.category, attribution.module)  # fmt: skip
+               attribution.stack, attribution.category, attribution.module)  # fmt: skip
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for number, (begin, end, size, address, stack, category, module) in enumerate(rows):
         if end <= begin:

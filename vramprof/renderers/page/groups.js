@@ -48,7 +48,7 @@ function bandsOf(device, by) {
   const band = new Int32Array(grouping.names.length).fill(chosen.length);
   chosen.forEach((number, position) => { band[number] = position; });
   const names = chosen.map(number => grouping.names[number]);
-  const colors = names.map((name, position) => isCategory ? data.colors[name] : HUES[position % HUES.length]);
+  const colors = names.map((name, position) => (isCategory && data.colors[name]) || (by === "phase" && {...PHASES, outside: "#8d99a5"}[name]) || HUES[position % HUES.length]);
   if (!isCategory) { names.push("everything else"); colors.push(REST); }
   grouping.bands = {names, colors, of: grouping.number.map(number => band[number])};
   return grouping.bands;

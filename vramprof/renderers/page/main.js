@@ -23,15 +23,15 @@ function showHead() {
   for (const recording of data.recordings) for (const gap of recording.gaps) make("div.notice", `${gap.source}: ${gap.reason}`, head);
   const line = make("div.top", null, head);
   make("h1", "vramprof", line);
-  for (const {command, torch_version: torch, origin, label} of data.recordings.slice(0, 2)) {
+  for (const {command, torch_version: torch, origin, label} of data.recordings.slice(0, data.kind === "compare" ? 2 : 1)) {
     make("span.faint", [label, command.join(" "), torch && `torch ${torch}`, `origin ${origin}`].filter(Boolean).join(" · "), line);
   }
 }
 
-function showSummary({told}, box) {
+function showSummary({told, recording}, box) {
   box.replaceChildren();
   const error = told.error_bytes ? ` ± ${bytes(Math.abs(told.error_bytes))}` : "";
-  make("h2", `GPU ${told.index} ${told.name}`.trim(), box);
+  make("h2", subjectName({told, recording}), box);
   const line = make("div.top", null, box);
   make("span.big", `${bytes(told.peak_allocated_bytes)}${error}`, line, {id: "peak"});
   make("span", `allocated at the peak · ${bytes(told.peak_reserved_bytes)} reserved` + (told.total_bytes ? ` of ${bytes(told.total_bytes)}` : "") +
@@ -93,7 +93,8 @@ function showLegend() {
   for (let i = 0; i < device.count; i++) totals[bands.of[i]] += device.size[i];
   bands.names.forEach((name, band) => { if (totals[band]) keyed(name, bands.colors[band], parts.legend); });
   if (device.columns.span_kind.length) make("span.faint", "phases:", parts.legend);
-  for (const [name, color] of device.columns.span_kind.length ? Object.entries(PHASES) : []) keyed(name, color, parts.legend);
+  const seen = new Set([...device.columns.span_kind].map(kind => device.head.span_names[kind]));
+  for (const [name, color] of Object.entries(PHASES)) if (seen.has(name)) keyed(name, color, parts.legend);
 }
 
 function showFindings({recording, told}) {

@@ -18,8 +18,8 @@ function showSeveral(box) {
     if (recording.emulated) make("div.emulated", recording.origin === "predicted" ? "EMULATED, predicted" : "EMULATED", card);
     const canvas = make("canvas.small", null, card);
     canvas.redraw = () => drawOverview(canvas, subject, {top});
-    canvas.redraw();
   });
+  for (const canvas of grid.querySelectorAll("canvas")) canvas.redraw(); // now that each has its width
   if (isPair) showDifference(box);
 }
 

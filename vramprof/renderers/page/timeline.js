@@ -1,6 +1,6 @@
 // Memory over time: bands of a grouping, reserved, the process in NVML and the card's limit, steps and phases.
 
-const PHASES = {forward: "#3a9d5d", backward: "#d98a1f", optimizer: "#a05fb5"};
+const PHASES = {forward: "#3a9d5d", recompute: "#8cc63f", backward: "#d98a1f", optimizer: "#a05fb5"};
 const LANE = 13;
 
 // The first picture, and the small ones: from the overview that was computed when the page was written.
@@ -102,17 +102,17 @@ function drawLimit(paint, device, top, y, width) {
 
 function drawLanes(paint, device, axis, top, width) {
   const {span_kind: kinds, span_begin: begins, span_end: ends, span_step: steps} = device.columns;
-  const done = [-1, -1];
+  const done = new Float64Array(device.head.span_names.length).fill(-1);
   paint.font = "10px system-ui, sans-serif";
   for (let i = 0; i < kinds.length; i++) {
     const name = device.head.span_names[kinds[i]], lane = name === "step" ? 1 : 0;
     const from = Math.max(0, axis.pixel(begins[i])), to = Math.min(width, axis.pixel(ends[i]));
-    if (to <= done[lane] + .25 || from >= width) continue;
+    if (to <= done[kinds[i]] + .25 || from >= width) continue;
     paint.fillStyle = lane ? (steps[i] % 2 ? "#8d99a5" : "#b4bec8") : PHASES[name];
     paint.fillRect(from, top + lane * LANE + 1, Math.max(.5, to - from), LANE - 1);
     const text = lane ? `step ${steps[i]}` : name;
     if (to - from > paint.measureText(text).width + 6) { paint.fillStyle = "#111"; paint.fillText(text, from + 3, top + lane * LANE + 10.5); }
-    done[lane] = Math.max(done[lane], to);
+    done[kinds[i]] = Math.max(done[kinds[i]], to);
   }
 }
 
