@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vramprof.analyses.allocations import BEFORE, Allocations, IntArray
-from vramprof.analyses.first_state import find_first_state
+from vramprof.analyses.allocator_state import find_state
 from vramprof.analyses.timeline import make_timeline
 from vramprof.emulator.tape import UNMAPPED, FirstSegment, Op, Outcome, Tape
 from vramprof.errors import RecordingError
@@ -39,7 +39,7 @@ def make_tape(recording: Recording, allocations: Allocations) -> Tape:
         raise RecordingError("the recording has no events: there is nothing to replay")
     events = _Events(recording, allocations.device)
     end = events.last_oom + 1 if events.last_oom is not None else allocations.event_count
-    first, pool_of = find_first_state(recording, allocations)
+    first, pool_of = find_state(recording, allocations)
     available = available_bytes(recording, allocations)
     flushes = _flushes(recording, allocations, events, end, available)
     rows = np.concatenate([_requests(allocations, events, end), flushes])
@@ -173,11 +173,16 @@ def rebuilt_state(outcome: Outcome) -> StateBag:
     return Counter(tuple(blocks) for blocks in segments.values())
 
 
+def expandable(recording: Recording) -> bool:
+    """Whether torch used expandable segments."""
+    settings = recording.metadata.get("allocator_settings") or {}
+    return bool(settings.get("expandable_segments")) or bool(recording.blocks["is_expandable"].any())
+
+
 def own_conf(recording: Recording) -> str:
     """The allocator configuration of a recording as PYTORCH_CUDA_ALLOC_CONF would say it."""
     settings: Mapping[str, Any] = recording.metadata.get("allocator_settings") or {}
-    expandable = bool(settings.get("expandable_segments")) or bool(recording.blocks["is_expandable"].any())
-    words = [f"expandable_segments:{expandable}"]
+    words = [f"expandable_segments:{expandable(recording)}"]
     split = int(settings.get("max_split_size") or -1)
     if 0 < split < 1 << 60:
         words.append(f"max_split_size_mb:{split // _MIB}")

@@ -69,7 +69,7 @@ class OomText:
         """
         if self.process_bytes is not None:
             return self.process_bytes, True
-        fitting = [size for _, size in self.processes if size + _SLACK_BYTES >= (self.reserved_bytes or 0)]
+        fitting = [size for _, size in self.processes if size + SLACK_BYTES >= (self.reserved_bytes or 0)]
         return (min(fitting), False) if fitting and self.reserved_bytes else None
 
     @property
@@ -83,7 +83,7 @@ class OomText:
         return tuple(rest)
 
 
-_SLACK_BYTES = 16 << 20
+SLACK_BYTES = 16 << 20
 """Two printed figures of GiB, added, are off by up to 10 MiB."""
 
 _NEEDLES = re.compile(

@@ -1,4 +1,4 @@
-"""Turns the dumped segments, walked backward along the events, into the state before the first event."""
+"""Turns the dumped segments, walked backward along the events, into the state at an earlier moment."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ class _Run:
     is_expandable: bool
 
 
-def find_first_state(recording: Recording, allocations: Allocations) -> tuple[list[StateSegment], Callable[[int], str]]:
-    """Segments before the first event, and what gives the pool's name of an address.
+def find_state(
+    recording: Recording, allocations: Allocations, *, row: int = BEFORE
+) -> tuple[list[StateSegment], Callable[[int], str]]:
+    """Segments right after event `row`, before the first by default, and what gives the pool's name of an address.
 
     Blocks are (row in the allocations, bytes), with HOLE and UNMAPPED for rows where there is none.
 
@@ -50,8 +52,8 @@ def find_first_state(recording: Recording, allocations: Allocations) -> tuple[li
         RecordingError: blocks lie outside of every segment, or over each other.
     """
     dumped = _dumped_runs(recording, allocations.device)
-    runs = _walk_back(recording, allocations.device, dumped)
-    alive = np.flatnonzero((allocations.alloc_row == BEFORE) & (allocations.completed_row != BEFORE))
+    runs = _walk_back(recording, allocations.device, dumped, row)
+    alive = np.flatnonzero((allocations.alloc_row <= row) & (allocations.completed_row > row))
     rows = sorted((int(allocations.address[i]), int(allocations.size_bytes[i]), int(i)) for i in alive)
     segments: list[StateSegment] = []
     used = 0
@@ -63,7 +65,7 @@ def find_first_state(recording: Recording, allocations: Allocations) -> tuple[li
             StateSegment(head.begin, head.stream, head.pool, head.is_small, head.is_expandable, tuple(blocks))
         )
     if used != len(rows):
-        raise RecordingError(f"{len(rows) - used} blocks alive before the window lie in no known segment")
+        raise RecordingError(f"{len(rows) - used} blocks that were alive lie in no known segment")
     if _oldest_first(recording):
         segments.reverse()
     return segments, _pool_finder(dumped)
@@ -91,8 +93,8 @@ def _signed(stream: int) -> int:
     return stream - (1 << 64) if stream >> 63 else stream
 
 
-def _walk_back(recording: Recording, device: int, dumped: list[_Run]) -> list[_Run]:
-    events = recording.events[recording.events["device"] == device]
+def _walk_back(recording: Recording, device: int, dumped: list[_Run], row: int) -> list[_Run]:
+    events = recording.events[recording.events["device"] == device].iloc[row + 1 :]
     segment = events[events["action"].between(Action.SEGMENT_ALLOC, Action.SEGMENT_UNMAP)].iloc[::-1]
     fixed = {run.begin: run for run in dumped if not run.is_expandable}
     mapped = [run for run in dumped if run.is_expandable]
@@ -167,7 +169,7 @@ def _blocks(group: list[_Run], rows: list[tuple[int, int, int]]) -> tuple[list[t
         at = run.begin
         for address, size, index in rows[bisect.bisect_left(rows, (run.begin,)) : bisect.bisect_left(rows, (run.end,))]:
             if address < at or address + size > run.end:
-                raise RecordingError("blocks alive before the window lie over each other or over a segment's end")
+                raise RecordingError("blocks that were alive lie over each other or over a segment's end")
             if address > at:
                 blocks.append((HOLE, address - at))
             blocks.append((index, size))
