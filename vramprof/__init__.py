@@ -6,12 +6,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vramprof.api import Profiler, Recording, Report, emulate, load, predict, profile
+    from vramprof.api import Profiler, Recording, Report, diagnose, emulate, load, predict, profile
     from vramprof.errors import VramprofError
     from vramprof.prediction.plan import plan
 
 __version__ = "0.1.0"
-__all__ = ["Profiler", "Recording", "Report", "VramprofError", "emulate", "load", "plan", "predict", "profile"]
+__all__ = [
+    "Profiler",
+    "Recording",
+    "Report",
+    "VramprofError",
+    "diagnose",
+    "emulate",
+    "load",
+    "plan",
+    "predict",
+    "profile",
+]
 
 _HOMES = {
     "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device", "plan": "vramprof.prediction.plan",

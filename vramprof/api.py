@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vramprof.diagnosis import diagnose
 from vramprof.prediction.device import emulate
 from vramprof.prediction.dry_run import Program, dry_run
 from vramprof.profiler import Profiler
@@ -13,7 +14,7 @@ from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES
 from vramprof.sources.files import load_file
 
-__all__ = ["Profiler", "Recording", "Report", "emulate", "load", "predict", "profile"]
+__all__ = ["Profiler", "Recording", "Report", "diagnose", "emulate", "load", "predict", "profile"]
 
 
 def profile(*, out: str | Path | None = None, max_entries: int = MAX_ENTRIES) -> Profiler:

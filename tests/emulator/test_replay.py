@@ -59,7 +59,7 @@ def recorded(path: Path, **changes: Any) -> tuple[Recording, int]:
 
 def played(recording: Recording, *settings: Setting) -> tuple[Tape, list[Outcome]]:
     tape = make_tape(recording, find_allocations(recording, 0))
-    return tape, replay(tape, settings or (Setting("own"),), detail=True)
+    return tape, replay(tape, settings or (Setting("own"),), detail=9)
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -125,7 +125,7 @@ def test_every_strangers_complete_history(strangers_snapshots: Path) -> None:
         for device in recording.device_indices:
             tape = make_tape(recording, find_allocations(recording, device))
             assert tape.first == ()
-            (outcome,) = replay(tape, [Setting("own")], detail=True)
+            (outcome,) = replay(tape, [Setting("own")], detail=9)
             assert outcome.segment_events == recorded_segment_events(recording, device), (path, device)
             seen += 1
     assert seen == 11

@@ -122,20 +122,19 @@ def _causes(f: OomFigures) -> Iterator[Cause]:
     if room is not None and f.needed_bytes > room:
         sentence = f"one request of {tried} is more than the {format_bytes(room)} that there are: no setting can help"
         yield Cause(CauseKind.ABSURD_REQUEST, f.needed_bytes, sentence)
-    elif (
-        room is not None
-        and f.held_bytes is not None
-        and 2 * f.needed_bytes > room
-        and f.needed_bytes > 2 * f.held_bytes
-    ):
-        sentence = f"one request of {tried} is more than half of the device: look at its shape first"
-        yield Cause(CauseKind.ABSURD_REQUEST, f.needed_bytes, sentence, certain=False)
     yield from _refusals(f)
     if f.free_bytes is None or f.free_bytes >= f.tried_bytes:
         return
+    if room is not None and 2 * f.needed_bytes > room >= f.needed_bytes and _dwarfs_what_is_held(f):
+        sentence = f"one request of {tried} is more than half of the device: look at its shape first"
+        yield Cause(CauseKind.ABSURD_REQUEST, f.needed_bytes, sentence, certain=False)
     yield from sorted(_obstacles(f, f.tried_bytes - f.free_bytes), key=lambda cause: -cause.bytes)
     if f.short_bytes is not None and f.short_bytes > 0:
         yield _capacity(f)
+
+
+def _dwarfs_what_is_held(f: OomFigures) -> bool:
+    return (f.short_bytes or 0) > 0 and f.held_bytes is not None and f.needed_bytes > 2 * f.held_bytes
 
 
 def _refusals(f: OomFigures) -> Iterator[Cause]:

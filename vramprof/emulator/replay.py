@@ -24,12 +24,12 @@ _START = "import sys; sys.path[:] = filter(None, sys.path); from vramprof.emulat
 
 
 def replay(
-    tape: Tape, settings: Sequence[Setting], *, detail: bool = False, jobs: int = 2, timeout_s: float = 600
+    tape: Tape, settings: Sequence[Setting], *, detail: int = 0, jobs: int = 2, timeout_s: float = 600
 ) -> list[Outcome]:
     """What torch's allocator does with the tape under each setting, in their order.
 
-    One child imports torch and forks once per setting, `jobs` at a time. With `detail`, outcomes hold every segment
-    event and the first state as the allocator had it.
+    One child imports torch and forks once per setting, `jobs` at a time. The outcomes of the first `detail` settings
+    hold every segment event, and the first state as the allocator had it.
 
     Raises:
         EmulatorError: the emulated device cannot be had here, or the child failed as a whole.

@@ -44,7 +44,7 @@ def main() -> None:
             running.add(child)
             continue
         try:
-            _answer(path.with_name(f"{index}.json"), tape, rows, setting, detail)
+            _answer(path.with_name(f"{index}.json"), tape, rows, setting, index < detail)
         finally:
             os._exit(0)
     for _ in running:

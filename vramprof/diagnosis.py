@@ -1,0 +1,105 @@
+"""Turns a path, a stream of text or a recording into a diagnosis of why memory ran out."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from vramprof.errors import RecordingError
+from vramprof.findings import find_all, gather_facts
+from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, text_case
+from vramprof.recording import Recording, open_folder
+from vramprof.sources.files import load_file
+from vramprof.sources.kineto import looks_like_json
+from vramprof.sources.oom_text import find_ooms
+from vramprof.what_if import try_settings
+
+_READ_BY_OTHERS = ("MPS", "XPU")
+
+
+def diagnose(source: Recording | str | Path | None = None, *, what_if: bool = False) -> Diagnosis:
+    """Why memory ran out: from a recording, a torch snapshot, a profiler's trace, or a log with the error's text.
+
+    Args:
+        source: a path, "-" for standard input, a Recording, or None: the newest recording or snapshot in this folder.
+        what_if: replay the recording under other allocator settings (on an emulated device; needs torch, no GPU).
+
+    Raises:
+        RecordingError: there is no such file, or nothing in it can be read.
+    """
+    if isinstance(source, Recording):
+        return diagnose_recording(source, what_if=what_if)
+    if source == "-":
+        return diagnose_log(sys.stdin.buffer, "standard input")
+    path = newest_dump() if source is None else Path(source)
+    if not path.exists():
+        raise RecordingError(f"{path}: no such file or folder")
+    if path.is_dir() or _is_pickle(path):
+        return diagnose_recording(load_file(path), source=str(path), what_if=what_if)
+    if path.suffix != ".ipynb" and looks_like_json(path):
+        try:
+            return diagnose_recording(load_file(path), source=str(path), what_if=what_if)
+        except RecordingError:
+            if path.suffix == ".json":
+                raise
+    with _open(path) as stream:
+        return diagnose_log(stream, str(path))
+
+
+def newest_dump(folder: Path | None = None) -> Path:
+    """The newest `.vram` folder or snapshot pickle.
+
+    Raises:
+        RecordingError: there is none.
+    """
+    folder = folder or Path()
+    found = [path for path in folder.glob("*.vram") if open_folder(path)]
+    found += [path for pattern in ("*.pickle", "*.pkl") for path in folder.glob(pattern)]
+    if not found:
+        raise RecordingError("no .vram folder and no snapshot pickle here: name a recording, a snapshot or a log")
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def diagnose_recording(recording: Recording, *, source: str = "recording", what_if: bool = False) -> Diagnosis:
+    """Devices that ran out of memory; where none did, all of them."""
+    facts = gather_facts(recording)
+    findings = find_all(facts)
+    cases = [(device, device_case(facts, device, findings)) for device in facts.devices]
+    failed = [(device, case) for device, case in cases if case.causes] or cases
+    if what_if:
+        failed = [(device, try_settings(case, recording, device)) for device, case in failed]
+    gaps = tuple(str(reason) for reason in recording.gaps["reason"].tolist())
+    return Diagnosis(source, recording.emulated, tuple(case for _, case in failed), gaps)
+
+
+def diagnose_log(stream: BinaryIO, name: str) -> Diagnosis:
+    """Every error text in a log, in constant memory.
+
+    Raises:
+        RecordingError: there is none, or only of devices that are not read.
+    """
+    cases: list[OomCase] = []
+    others = set()
+    for oom in find_ooms(stream):
+        if oom.backend in _READ_BY_OTHERS:
+            others.add(f"line {oom.line} is of {oom.backend}")
+        else:
+            cases.append(text_case(oom))
+    if not cases and others:
+        raise RecordingError(f"{name}: {sorted(others)[0]}: out-of-memory errors of CUDA and ROCm are read")
+    if not cases:
+        raise RecordingError(f"{name}: no out-of-memory error of torch in it")
+    return Diagnosis(name, False, tuple(cases), tuple(sorted(others)))
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.suffix in (".pickle", ".pkl") or file.read(1) == b"\x80"
+
+
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast("BinaryIO", gzip.open(path, "rb") if packed else path.open("rb"))

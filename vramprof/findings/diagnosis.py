@@ -1,0 +1,160 @@
+"""Why memory ran out, as one noun: the cases of a recording or a log, with causes, trials and blind spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from vramprof.analyses.causes import Cause, CauseKind, OomFigures, figures_of, rank_causes, text_causes
+from vramprof.analyses.frames import users_first
+from vramprof.analyses.oom_state import OomState, find_oom
+from vramprof.emulator.tape import Outcome, Setting
+from vramprof.findings.facts import DeviceFacts, Facts
+from vramprof.findings.finding import Finding
+from vramprof.recording import Frame
+from vramprof.sources.oom_text import OomText
+
+_TEXT_BLIND = (
+    "a log tells totals, not blocks: neither whose blocks split the free memory nor what a setting would change;"
+    " 'tried to allocate' is the segment's size, not the tensor's"
+)
+_SNAPSHOT_BLIND = "a snapshot tells neither the card's size nor other processes"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting played through torch's allocator. `line` is what to set or change; `saved_bytes` of peak reserved.
+
+    Trials are in order of safety: `risk` 0 changes nothing but addresses, 4 changes the hardware.
+    """
+
+    setting: Setting
+    line: str
+    risk: int
+    outcome: Outcome
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A change to the program, with the bytes it saves at the peak and how they were computed."""
+
+    action: str
+    saving_bytes: int
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
+class OomCase:
+    """One out-of-memory error, or, without causes, a device of a recording in which none is recorded.
+
+    `exact_replay` says whether the recording's own settings gave its own segments again; None if that was not tried.
+    """
+
+    title: str
+    device: int | None = None
+    causes: tuple[Cause, ...] = ()
+    figures: OomFigures | None = None
+    frames: tuple[Frame, ...] = ()
+    state: OomState | None = None
+    text: str = ""
+    blind: str = ""
+    leaks: tuple[Finding, ...] = ()
+    levers: tuple[Lever, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    exact_replay: bool | None = None
+    not_tried: str = ""
+
+    @property
+    def cure(self) -> Trial | None:
+        """The safest setting under which the failing request fitted, hardware aside."""
+        return next((trial for trial in self.trials if trial.outcome.fits and trial.risk < 4), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What a source tells of running out of memory, case by case."""
+
+    source: str
+    emulated: bool
+    cases: tuple[OomCase, ...]
+    gaps: tuple[str, ...] = field(default=())
+
+    @property
+    def failed(self) -> bool:
+        """Whether any out-of-memory error was found."""
+        return any(case.causes for case in self.cases)
+
+
+def text_case(oom: OomText) -> OomCase:
+    """A case from an error's text."""
+    words = [] if oom.rank is None else [f"rank {oom.rank}"]
+    words += [] if oom.device is None else [f"GPU {oom.device}"]
+    words.append(f"line {oom.line}" + (f", {oom.count} times" if oom.count > 1 else ""))
+    words += [f"{oom.backend}"] if oom.backend != "CUDA" else []
+    words += [f"torch {oom.torch}"] if oom.torch else []
+    return OomCase(
+        title=", ".join(words),
+        device=oom.device,
+        causes=text_causes(oom),
+        figures=figures_of(oom) if oom.tried_bytes is not None and oom.kind == "allocator" else None,
+        frames=users_first(oom.frames),
+        text=oom.text,
+        blind=_TEXT_BLIND,
+    )
+
+
+def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]) -> OomCase:
+    """A case from one device of a recording."""
+    state = find_oom(facts.recording, device.allocations, device.timeline)
+    leaks = tuple(one for one in findings if one.code.startswith("VP2") and one.device == device.index)
+    title = f"GPU {device.index} {device.name}".strip()
+    blind = _SNAPSHOT_BLIND if facts.recording.origin == "snapshot" and not device.total_bytes else ""
+    levers = _levers(device)
+    if state is None:
+        return OomCase(
+            title=f"{title}: no out-of-memory event is recorded", device=device.index, blind=blind, leaks=leaks
+        )
+    return OomCase(
+        title=title, device=device.index, causes=_largest_request(rank_causes(state.figures), state, device),
+        figures=state.figures, frames=state.frames, state=state, blind=blind, leaks=leaks, levers=levers,
+    )  # fmt: skip
+
+
+def _largest_request(causes: tuple[Cause, ...], state: OomState, device: DeviceFacts) -> tuple[Cause, ...]:
+    """A request that dwarfs every block ever handed out is named as such, though the card might have held it."""
+    if any(cause.kind is CauseKind.ABSURD_REQUEST for cause in causes):
+        return causes
+    seen = device.allocations.size_bytes
+    largest = int(seen.max()) if len(seen) else 0
+    if len(seen) < 20 or state.requested_bytes < 16 * largest:
+        return causes
+    sentence = "one request is sixteen times the largest block that the program had ever asked for: look at its shape"
+    return (Cause(CauseKind.ABSURD_REQUEST, state.requested_bytes, sentence, certain=False), *causes)
+
+
+def _levers(device: DeviceFacts) -> tuple[Lever, ...]:
+    """What changes to the program save, from the categories at the peak; none where they are not known."""
+    held = device.peak.by_category
+    total = max(device.peak.allocated_bytes, 1)
+    if held.get("unattributed", 0) > total // 2:
+        return ()
+    activations, optimizer = held.get("activations", 0), held.get("optimizer", 0)
+    levers = [
+        Lever(
+            "halve the batch (and accumulate gradients)",
+            activations // 2,
+            "half of the activations at the peak, if linear",
+        ),
+        Lever("checkpoint activations", activations, "at most: all activations at the peak, less one block recomputed"),
+        Lever(
+            "8-bit optimizer states", 3 * optimizer // 4, "a quarter of the optimizer's bytes is left, if they are fp32"
+        ),
+        Lever("offload the optimizer's states", optimizer, "all of the optimizer's bytes at the peak"),
+    ]
+    return tuple(sorted((one for one in levers if one.saving_bytes > total // 50), key=lambda one: -one.saving_bytes))
+
+
+def with_trials(case: OomCase, trials: tuple[Trial, ...], *, exact: bool | None) -> OomCase:
+    """The case with what a replay showed."""
+    order = sorted(trials, key=lambda trial: (not trial.outcome.fits, trial.risk, -trial.saved_bytes))
+    return replace(case, trials=tuple(order), exact_replay=exact)
