@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from recordings import MIB, training
 
-from snapshots import one_step, write
+from snapshots import BASE, block, entry, one_step, segment, write
 from vramprof.api import Report, load
 from vramprof.errors import VramprofError
 from vramprof.renderers.forms import FORMS
@@ -145,7 +145,9 @@ def test_pictures_say_emulated_and_escape(tmp_path: Path) -> None:
 
 
 def test_every_form_is_written_for_a_snapshot_without_anything(tmp_path: Path) -> None:
-    for number, snapshot in enumerate(({"segments": []}, one_step())):
+    state_only = {"segments": [segment(BASE, 2 * MIB, [block(BASE, 2 * MIB, 1000)])]}
+    no_blocks = {"segments": [], "device_traces": [[entry("segment_alloc", BASE, 2 * MIB, 1)]]}
+    for number, snapshot in enumerate(({"segments": []}, state_only, no_blocks, one_step())):
         report = load(write(tmp_path / f"{number}.in.pickle", snapshot))
         for form in FORMS:
             assert report.save_as(form, tmp_path / f"{number}.{form}").exists()

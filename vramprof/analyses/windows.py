@@ -68,7 +68,7 @@ def _repeating(allocations: Allocations) -> IntArray:
     order = np.argsort(stacks, kind="stable")
     names, starts = np.unique(stacks[order], return_index=True)
     best: IntArray = np.zeros(0, dtype=np.int64)
-    for name, group in zip(names, np.split(rows[order], starts[1:]), strict=True):
+    for name, group in zip(names, np.split(rows[order], starts[1:])[: len(names)], strict=True):
         if name < 0 or len(group) <= FEWEST or len(group) > 20_000:
             continue
         places = np.sort(group)

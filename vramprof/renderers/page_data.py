@@ -102,6 +102,7 @@ def _segments(recording: Recording, device: int, columns: Columns) -> None:
     columns["segment_size"] = segments.size_bytes
     columns["segment_born"] = segments.begin_row + 1
     columns["segment_died"] = segments.end_row + 1
+    columns["segment_mapped"] = segments.mapped.astype(np.int64)
 
 
 def _moments(device: DeviceFacts, times_ns: IntArray) -> IntArray:

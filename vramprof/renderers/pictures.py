@@ -87,9 +87,8 @@ def _peak(axes: Axes, facts: Facts, device: DeviceFacts) -> None:
 def _segments(axes: Axes, facts: Facts, device: DeviceFacts) -> None:
     """Every segment of the peak one after the other, as text is wrapped; white is free."""
     row = device.peak.index - 1
-    segments, allocations = find_segments(facts.recording, device.index), device.allocations
-    held = segments.alive(row)
-    sizes, starts = segments.size_bytes[held], segments.address[held]
+    starts, sizes = find_segments(facts.recording, device.index).held(row)
+    allocations = device.allocations
     line_bytes = max(int(sizes.sum()) / _MAP_LINES, 1.0)
     where = np.cumsum(sizes) - sizes
     for position, size in zip(where.tolist(), sizes.tolist(), strict=True):
@@ -97,14 +96,14 @@ def _segments(axes: Axes, facts: Facts, device: DeviceFacts) -> None:
     alive = np.flatnonzero(allocations.alive(row))
     home = np.searchsorted(starts, allocations.address[alive], side="right") - 1
     alive, home = alive[home >= 0], home[home >= 0]
-    begin = where[home] + allocations.address[alive] - starts[home] if len(held) else alive
+    begin = where[home] + allocations.address[alive] - starts[home] if len(starts) else alive
     category = device.attribution.category[alive]
     for number, name in enumerate(CATEGORIES):
         chosen = category == number
         blocks = list(zip(begin[chosen].tolist(), allocations.size_bytes[alive[chosen]].tolist(), strict=True))
         _wrapped(axes, blocks, line_bytes, facecolor=COLORS[name], edgecolor="white", linewidth=0.2)
     idle = device.peak.reserved_bytes - device.peak.allocated_bytes
-    _title(axes, facts, device, f"{len(held)} segments at the peak, {format_bytes(idle)} of them free")
+    _title(axes, facts, device, f"{len(starts)} segments at the peak, {format_bytes(idle)} of them free")
     axes.set_xlim(0, 1)
     axes.set_ylim(_MAP_LINES, 0)
     axes.set_axis_off()

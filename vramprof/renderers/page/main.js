@@ -379,8 +379,9 @@ function repaint() {
 window.addEventListener("hashchange", () => { readFragment(); momentKey = ""; if (device) showControls(); redraw(); });
 let width = window.innerWidth;
 window.addEventListener("resize", () => { if (window.innerWidth !== width) { width = window.innerWidth; repaint(); } });
-window.addEventListener("beforeprint", repaint);
-window.addEventListener("afterprint", repaint);
+for (const [name, isPaper] of [["beforeprint", true], ["afterprint", false]]) {
+  window.addEventListener(name, () => { document.documentElement.classList.toggle("light", isPaper); repaint(); });
+}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
 readFragment();

@@ -2,12 +2,16 @@
 
 const SEGMENT_LINE = 13;
 
+// Neighbouring pieces of an expandable segment are one: blocks lie across them.
 function segmentsAt({columns}, moment) {
+  const {segment_address: address, segment_size: size, segment_born: born, segment_died: died, segment_mapped: mapped} = columns;
   const found = [];
-  for (let s = 0; s < columns.segment_born.length; s++) {
-    if (columns.segment_born[s] <= moment && moment < columns.segment_died[s]) found.push({address: columns.segment_address[s], size: columns.segment_size[s], blocks: []});
+  for (const s of [...address.keys()].filter(s => born[s] <= moment && moment < died[s]).sort((a, b) => address[a] - address[b])) {
+    const before = found.at(-1);
+    if (before && mapped[s] && before.mapped && before.address + before.size === address[s]) before.size += size[s];
+    else found.push({address: address[s], size: size[s], mapped: mapped[s], blocks: []});
   }
-  return found.sort((a, b) => a.address - b.address);
+  return found;
 }
 
 function fill(device, segments, blocks) {
