@@ -10,7 +10,7 @@ from pathlib import Path
 
 CUDA_NAME = re.compile(
     rb"(?:__cuda|cuda|cu|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cusparseLt|cuFile|cupti|nccl|nvJitLink"
-    rb"|nvml|nvrtc|nvshmem|nvshmemid|nvshmemx|nvtx)(?:[A-Z]\w*|_\w+)"
+    rb"|nvml|nvrtc|nvshmem|nvshmemid|nvshmemx)(?:[A-Z]\w*|_\w+)"
 )
 
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")

@@ -30,9 +30,6 @@ RELEASES = {
     ("embedding", "0.2.1"): "0.3.0",
     ("layer_norm", "0.6.0"): "0.6.1",
     ("kl_div", "0.2.1"): "0.3.0",
-    ("fused_linear_orpo_loss", "0.4.0"): "0.4.2",
-    ("fused_linear_cpo_loss", "0.4.1"): "0.5.0",
-    ("fused_linear_simpo_loss", "0.4.1"): "0.5.0",
     ("distill_jsd_loss", "0.4.2"): "0.5.3",
     ("kto_loss", "0.5.4"): "0.5.5",
     ("sparsemax", "0.5.8"): "0.5.10",
@@ -54,6 +51,9 @@ RELEASES = {
 }
 """The first release that has a kernel, where its row was measured while it was still being written."""
 COMMITS = {
+    ("fused_linear_orpo_loss", "0.4.0"): "6b2fd02d574c80a394fb9b0205ae629ac604095a",
+    ("fused_linear_cpo_loss", "0.4.1"): "16d06edf4f0a7af1c5996c6c6eba82542c20c839",
+    ("fused_linear_simpo_loss", "0.4.1"): "ebd53035306685aaad8b7df1582ce77b66a23be1",
     ("jsd", "0.3.1"): "8e2f3a477871b3c72f3f054673edbd656497752d",
     ("fused_linear_jsd", "0.3.1"): "ff6650bbcef5d31b7522694cbeb73a21169460e9",
 }
@@ -71,6 +71,8 @@ TORCH_SINCE = {
     "2.13.0": "2026-07",
 }
 """The months in which torch was released; the newest of a row's day is taken, for the table does not say."""
+TORCH_HELD = {"kto_loss": "2.5.0"}
+"""Older than the newest of the day: the figures have what a compiled layer keeps under 2.5, and 2.6 keeps nothing."""
 PLAIN = "plain PyTorch"
 GROUPS = {
     "huggingface": PLAIN,
@@ -98,11 +100,6 @@ EXPLANATIONS = (
         "*/fused_linear_orpo_loss/huggingface/*T=4096*",
         "measured bytes per token are half of those of the T=1024 rows: an earlier draft of the script (inferred)",
     ),
-    Explanation(
-        "*/fused_linear_[co]*po_loss/*",
-        "the same 2 GiB in every row of the run, Liger's and plain ones: two more weights were resident, not reproduced"
-        " with torch 2.6; which code held them is not known",
-    ),
 )
 
 
@@ -121,9 +118,9 @@ def rows() -> Iterator[Row]:
 
 
 def _run_of(line: Line) -> tuple[str, ...]:
-    """What one run of a benchmark script has in common."""
+    """What one run of a benchmark script has in common; the last is the hour, as 2024-11-13 21."""
     names = ("kernel_name", "gpu_name", "x_name", "liger_version")
-    return (*(line[name] for name in names), line["timestamp"][:7])
+    return (*(line[name] for name in names), line["timestamp"][:13])
 
 
 def _figure(line: Line, configs: list[str]) -> Figure:
@@ -132,11 +129,11 @@ def _figure(line: Line, configs: list[str]) -> Figure:
 
 
 def _program(run: tuple[str, ...], configs: list[str], asked: list[Figure]) -> Program:
-    kernel, gpu, _, version, month = run
+    kernel, gpu, _, version, hour = run
     packages = [_liger(kernel, version)]
     packages += ["megatron-core==0.16.1"] * kernel.startswith("megatron")
-    packages += ["transformers==4.46.3", "tokenizers==0.20.3"] * (month < "2025-03")  # what Liger-Kernel then imported
-    torch_version = [release for release, since in TORCH_SINCE.items() if since <= month][-1]
+    packages += ["transformers==4.46.3", "tokenizers==0.20.3"] * (hour < "2025-03")  # what Liger-Kernel then imported
+    torch_version = TORCH_HELD.get(kernel) or [release for release, since in TORCH_SINCE.items() if since <= hour][-1]
     return Program.of(
         "liger_kernels",
         CARDS[gpu],

@@ -82,7 +82,7 @@ static bool is_real(void)
 /* ---- which descriptors are engines and heuristics: those are told the device when they are finalised ---- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct {
+static struct awaited {
     descriptor descriptor;
     int attribute;
 } *awaited;
@@ -91,12 +91,11 @@ static size_t awaited_count, awaited_capacity;
 static void await_finalize(descriptor made, int attribute)
 {
     pthread_mutex_lock(&lock);
-    if (awaited_count == awaited_capacity) {
-        awaited_capacity = awaited_capacity ? awaited_capacity * 2 : 64;
-        awaited = realloc(awaited, awaited_capacity * sizeof *awaited);
+    struct awaited *room = with_room(awaited, awaited_count, &awaited_capacity, sizeof *awaited);
+    if (room) { /* else it is not told the device, and cuDNN refuses it */
+        awaited = room;
+        awaited[awaited_count++] = (struct awaited){made, attribute};
     }
-    awaited[awaited_count].descriptor = made;
-    awaited[awaited_count++].attribute = attribute;
     pthread_mutex_unlock(&lock);
 }
 

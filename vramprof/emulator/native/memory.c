@@ -162,6 +162,12 @@ int remove_memory(void *pointer, struct range *removed)
     return OK;
 }
 
+/* Managed memory takes nothing of the card: where the card is full, its pages go to the host. */
+static size_t charged_bytes(struct range range)
+{
+    return range.kind == MEMORY_MANAGED ? 0 : range.bytes;
+}
+
 int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind kind)
 {
     *pointer = NULL;
@@ -170,12 +176,13 @@ int device_allocate(void **pointer, size_t bytes, int device, enum memory_kind k
     if (bytes > card()->total_bytes)
         return ERROR_OUT_OF_MEMORY;
     size_t rounded = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    struct range wanted = {.bytes = rounded, .kind = kind, .device = device};
     open_context(device);
-    if (!charge(device, rounded))
+    if (!charge(device, charged_bytes(wanted)))
         return ERROR_OUT_OF_MEMORY;
-    int error = place_memory(pointer, (struct range){.bytes = rounded, .kind = kind, .device = device});
+    int error = place_memory(pointer, wanted);
     if (error)
-        refund(device, rounded);
+        refund(device, charged_bytes(wanted));
     return error;
 }
 
@@ -188,7 +195,7 @@ int device_free(void *pointer)
     if (range.kind == MEMORY_POOLED)
         pool_refund(range.owner, range.bytes);
     else
-        refund(range.device, range.bytes);
+        refund(range.device, charged_bytes(range));
     return OK;
 }
 

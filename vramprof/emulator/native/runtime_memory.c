@@ -17,6 +17,25 @@ int cudaMallocManaged(void **pointer, size_t bytes, unsigned flags)
     return error ? fail(error) : OK;
 }
 
+static int check_managed(const void *pointer)
+{
+    struct range range;
+    return find_range(pointer, &range) && range.kind == MEMORY_MANAGED ? OK : fail(ERROR_INVALID_VALUE);
+}
+
+/* Where managed memory lies is all one here. CUDA 13 passes the place as a struct, but the pointer comes first there too. */
+int cudaMemPrefetchAsync(const void *pointer, size_t bytes)
+{
+    (void)bytes;
+    return check_managed(pointer);
+}
+
+int cudaMemAdvise(const void *pointer, size_t bytes)
+{
+    (void)bytes;
+    return check_managed(pointer);
+}
+
 int cudaFree(void *pointer)
 {
     if (!pointer)

@@ -154,11 +154,17 @@ def kto_loss(
     bias: bool,
     beta: float,
     ignore_index: int,
+    timed: bool = False,
 ) -> Bench:
-    """Against a reference model's head; the preferences are drawn on the host, for no kernel would write them."""
+    """Against a reference model's head, which has no bias when it is timed, and so is compiled twice.
+
+    The preferences are drawn on the host, for no kernel would write them.
+    """
     from liger_kernel.chunked_loss import LigerFusedLinearKTOLoss
 
-    (plain, plain_reference), (fused, fused_reference) = ([_head(h, v, dtype, bias=bias) for _ in "ab"] for _ in "cd")
+    plain, plain_reference, fused, fused_reference = (
+        _head(h, v, dtype, bias=wanted) for wanted in (bias, bias and not timed) * 2
+    )
     states, reference_states = (torch.randn(x, t, h, device=DEVICE, dtype=dtype) for _ in "ab")
     target = torch.randint(v, (x, t), dtype=torch.long, device=DEVICE)
     preferred = torch.randint(2, (x,), dtype=torch.bool, generator=torch.Generator().manual_seed(42))
@@ -167,11 +173,16 @@ def kto_loss(
     liger = LigerFusedLinearKTOLoss(ignore_index=ignore_index, beta=beta, use_ref_model=True)
     chosen, rejected = (torch.nonzero(one)[:, 0].to(DEVICE) for one in (preferred, ~preferred))
 
-    def logps(inputs: torch.Tensor, head: nn.Linear) -> torch.Tensor:
+    def logits_of(inputs: torch.Tensor, head: nn.Linear) -> torch.Tensor:
         outputs = inputs @ head.weight.t()
-        if head.bias is not None:
-            outputs = outputs + head.bias
-        return _mean_logps(outputs.float(), target)
+        return outputs if head.bias is None else outputs + head.bias
+
+    def halves(inputs: torch.Tensor, head: nn.Linear) -> tuple[torch.Tensor, ...]:
+        """Log probabilities and logits of the preferred sequences and of the others; the latter only for a sum."""
+        outputs = logits_of(inputs, head)
+        logits = outputs.float()
+        logps = _mean_logps(logits, target)
+        return logps[chosen], logps[rejected], logits[chosen], logits[rejected]
 
     def forward() -> torch.Tensor:
         if provider == "liger":
@@ -186,13 +197,14 @@ def kto_loss(
                 **heads,
                 **biases,
             )[0]
+        policy_chosen, policy_rejected, *logits = halves(states, plain)
         with torch.no_grad():
-            reference = logps(reference_states, plain_reference)
-        policy = logps(states, plain)
-        ratios = policy - reference
-        won = 1 - F.sigmoid(beta * (ratios[chosen] - kl))
-        lost = 1 - F.sigmoid(beta * (kl - ratios[rejected]))
-        return torch.cat((won, lost), 0).mean()
+            reference = _mean_logps(logits_of(reference_states, plain_reference), target)
+        won = 1 - F.sigmoid(beta * (policy_chosen - reference[chosen] - kl))
+        lost = 1 - F.sigmoid(beta * (kl - (policy_rejected - reference[rejected])))
+        loss = torch.cat((won, lost), 0).mean()
+        _ = [half.detach().sum() for half in logits]
+        return loss
 
     return Bench(forward)
 

@@ -19,6 +19,7 @@ from prediction_accuracy.programs.liger_kernels.bench import (
     on_device,
     random_input,
 )
+from prediction_accuracy.programs.liger_kernels.drawn import CardGenerator
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
@@ -163,14 +164,17 @@ def fused_moe(
     k: int,
     dtype: torch.dtype,
 ) -> Bench:
-    """The router's choices are drawn on the host, for no kernel would write them."""
+    """The router's choices are those that the card would have drawn: they size everything in the loop over experts."""
     tokens, experts = (x, e) if sweep_dim == "T" else (t, x)
     tokens, experts = int(tokens or 0), int(experts or 0)
     states = random_input(tokens, h, dtype=dtype)
     gate_up = random_input(experts, 2 * intermediate_dim, h, dtype=dtype) * 0.02
     down = random_input(experts, h, intermediate_dim, dtype=dtype) * 0.02
     logits = torch.randn(tokens, experts, device=DEVICE)
-    drawn = torch.topk(torch.randn(tokens, experts, generator=torch.Generator().manual_seed(42)), k, dim=-1).indices
+    generator = CardGenerator(42)
+    for earlier in (states, gate_up, down):
+        generator.skip(earlier.numel())
+    drawn = torch.topk(generator.normal(tokens, experts), k, dim=-1).indices
     chosen = drawn.to(DEVICE).to(torch.int32)
     weights = torch.softmax(torch.gather(logits, 1, chosen.long()), dim=-1).to(dtype).requires_grad_(True)
     del logits
@@ -195,7 +199,7 @@ def _expert_by_expert(
         mask = F.one_hot(chosen.long(), num_classes=gate_up.shape[0])
         mask = mask.permute(2, 1, 0)
     for expert in drawn.unique().tolist():
-        positions, rows = (index.to(DEVICE) for index in torch.where((drawn == expert).T))
+        positions, rows = torch.stack(torch.where((drawn == expert).T)).to(DEVICE)
         current = states[rows]
         gate, up = F.linear(current, gate_up[expert]).chunk(2, dim=-1)
         current = F.silu(gate) * up
