@@ -41,7 +41,7 @@ def _adapters(case: Case) -> float:
 @form(
     "gathered weights",
     category="temporaries",
-    alive=(Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD, Moment.EMBEDDING),
+    alive=(Moment.LOSS, Moment.LOSS_BACKWARD, Moment.HEAD),
     source="torch.distributed.fsdp fully_shard: the root, and the unit in use; measured",
     formula="(V·h of embedding and head + N_layer)·B(compute) (ZeRO 3)",
 )
@@ -69,6 +69,17 @@ def _gathered_in_backward(case: Case) -> float:
 )
 def _gathered_at_the_end(case: Case) -> float:
     return _gathered_units(case, min(2, case.layers - 1) * case.first_layer_parameters)
+
+
+@form(
+    "gathered weights",
+    category="temporaries",
+    alive=(Moment.EMBEDDING,),
+    source="torch.distributed.fsdp fully_shard: the root",
+    formula="V·h·B(compute) of embedding and head (ZeRO 3)",
+)
+def _gathered_root(case: Case) -> float:
+    return _gathered_units(case, 0)
 
 
 def _gathered_units(case: Case, layers: float) -> float:
@@ -215,10 +226,11 @@ def _whole_head_gradient(case: Case) -> float:
     category="temporaries",
     alive=(Moment.LAST_LAYER,),
     source="torch.distributed.fsdp fully_shard, measured",
-    formula="(V·h + N_layer)·B: the root's and the layer's (ZeRO 3)",
+    formula="V·h·B: the root's, and of the layer's what outweighs the activations gone by then (ZeRO 3)",
 )
 def _whole_layer_gradients(case: Case) -> float:
-    return (case.table + case.layer_parameters) * case.trained_bytes if case.load.zero == 3 else 0
+    late = max(0, case.layer_parameters * case.trained_bytes - gone_with_a_layer(case))
+    return case.table * case.trained_bytes + late if case.load.zero == 3 else 0
 
 
 @form(
@@ -297,7 +309,7 @@ def _masters(case: Case) -> float:
     category="temporaries",
     alive=(Moment.STEP,),
     source="torch.optim.adam _multi_tensor_adam: exp_avg_sq_sqrt; torch.optim._adafactor, _muon",
-    formula="Adam, foreach: N·B(state); Adafactor: one copy of the largest tensor; "
+    formula="Adam, foreach: N·B(state); Adafactor: the updates of the largest tensor and the next; "
     "Muon: 4 16-bit copies of the largest matrix; fused, SGD, 8 bit: none",
 )
 def _inside_step(case: Case) -> float:
@@ -308,7 +320,8 @@ def _inside_step(case: Case) -> float:
         return n * (4 if load.mixed == "masters" else case.trained_bytes)
     if load.optimizer == "adafactor":
         sizes: list[float] = [elements for elements, _ in matrices(case.model)] or [case.trained]
-        return max(sizes) / case.load.tp / _state_shards(case) * case.trained_bytes
+        pairs = [one + other for one, other in zip(sizes, [*sizes[1:], 0], strict=True)]
+        return max(pairs) / case.load.tp / _state_shards(case) * case.trained_bytes
     largest = case.model.hidden * max(case.model.ffn, case.model.expert_ffn)
     return 8 * largest if load.optimizer == "muon" else 0
 
