@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vramprof.api import Profiler, Recording, Report, diagnose, emulate, load, predict, profile
     from vramprof.errors import VramprofError
+    from vramprof.prediction.fit import fit
     from vramprof.prediction.plan import plan
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __all__ = [
     "VramprofError",
     "diagnose",
     "emulate",
+    "fit",
     "load",
     "plan",
     "predict",
@@ -25,7 +27,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device", "plan": "vramprof.prediction.plan",
+    "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device", "fit": "vramprof.prediction.fit",
+    "plan": "vramprof.prediction.plan",
 }  # fmt: skip
 
 

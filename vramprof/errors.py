@@ -59,3 +59,7 @@ class ArchitectureError(VramprofError):
 
 class PlanError(VramprofError):
     """A plan was asked for that no machine could carry out."""
+
+
+class FitError(VramprofError):
+    """A search for the largest number that fits was asked for in a way that makes no sense."""
