@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vramprof.findings.facts import gather_facts
 from vramprof.recording import Recorder, Recording
-from vramprof.sources.holders import record_holders
+from vramprof.sources.holders import BUDGET_S, record_holders
 
 _EACH = 3
 """Of how many tensors of one group the holder is looked for."""
@@ -28,11 +28,11 @@ def _middle(addresses: tuple[int, ...]) -> tuple[int, ...]:
     return inner[::stride][:_EACH]
 
 
-def with_holders(recording: Recording) -> Recording:
+def with_holders(recording: Recording, *, budget_s: float = BUDGET_S) -> Recording:
     """The recording and who holds what leaked in it: to be called by the process that recorded it, while it lives."""
     found = suspects(recording)
     if not found:
         return recording
     recorder = Recorder(origin=recording.origin, emulated=recording.emulated)
-    record_holders(recorder, found)
+    record_holders(recorder, found, budget_s=budget_s)
     return replace(recording, holders=recorder.freeze().holders)

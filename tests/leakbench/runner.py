@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from leakbench.registry import Program
 
-EACH = 3
-"""Of how many tensors of a leaking line the holder is asked for."""
+LEAK_CODES = ("VP201", "VP202", "VP203", "VP204", "VP205", "VP206", "VP207", "VP208", "VP210")
+
+HOLDER_BUDGET_S = 20.0
+"""More than the 2 s of a run, so that a busy machine does not change what is said."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What vramprof said of one program, beside the truth. Rates are None where they have no meaning."""
+
+    name: str
+    leaks: bool
+    found: bool
+    line_right: bool | None
+    holder_right: bool | None
+    bytes_per_step: float
+    true_bytes_per_step: int
+    codes: tuple[str, ...]
+    said: tuple[str, ...]
+    """Title, line, holder and fix of each finding."""
+    seconds: float
 
 
 def record(program: Program) -> Any:
@@ -23,4 +44,52 @@ def record(program: Program) -> Any:
     with vramprof.profile() as prof:
         for _ in itertools.islice(generator, program.steps):
             prof.step()
-    return with_holders(prof.recording)
+    return with_holders(prof.recording, budget_s=HOLDER_BUDGET_S)
+
+
+def judge(program: Program) -> tuple[Verdict, Any]:
+    """What is said of one program, and its recording."""
+    from vramprof.report import Report
+
+    begin = time.perf_counter()
+    report = Report(record(program))
+    findings = [finding for finding in report.findings if finding.code in LEAK_CODES]
+    found = bool(findings)
+    both = found and program.leaks
+    verdict = Verdict(
+        name=program.name,
+        leaks=program.leaks,
+        found=found,
+        line_right=any(_line(finding) in program.lines for finding in findings)
+        if both and not program.outside
+        else None,
+        holder_right=_holder_right(program, findings) if both else None,
+        bytes_per_step=sum(finding.evidence[0].value for finding in findings),
+        true_bytes_per_step=program.grows or 0,
+        codes=tuple(finding.code for finding in findings),
+        said=tuple(_said(finding) for finding in findings),
+        seconds=round(time.perf_counter() - begin, 2),
+    )
+    return verdict, report.recording
+
+
+def _line(finding: Any) -> tuple[str, int] | None:
+    """The line that a finding points at first."""
+    frames = finding.evidence[0].frames
+    return (frames[0].filename, frames[0].line) if frames else None
+
+
+def _holder_right(program: Program, findings: list[Any]) -> bool:
+    """Every finding names a holder, and each by one of the program's words."""
+    held = [finding.holder or "" for finding in findings]
+    return all(any(word in path for word in program.holder) for path in held)
+
+
+def _said(finding: Any) -> str:
+    line = _line(finding)
+    where = "no line" if line is None else f"{line[0].rpartition('/')[2]}:{line[1]}"
+    return f"{finding.code} {finding.title} | {where} | {finding.holder} | {finding.fix.code}"
+
+
+def as_dict(verdict: Verdict) -> dict[str, Any]:
+    return asdict(verdict)

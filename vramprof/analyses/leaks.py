@@ -13,7 +13,6 @@ Blind to: buffers that grow beyond the recorded steps only, and a ring that is l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,20 +24,14 @@ from vramprof.analyses.allocations import Allocations, IntArray
 from vramprof.analyses.attribution import CATEGORIES, Attribution
 from vramprof.analyses.frames import users_first, users_frame
 from vramprof.analyses.replaced import replaced_by_larger
-from vramprof.analyses.trend import Trend, find_trend
+from vramprof.analyses.trend import ALPHA, FloatArray, Trend, falls, find_trend, has_stopped
 from vramprof.analyses.windows import FEWEST, Windows, find_windows
 from vramprof.recording import Frame, Recording
 from vramprof.recording.schema import NO_STACK
 
-ALPHA = 0.005
 _FEWEST_RISES = 4
-_STILL_RATIO = 0.25
-"""Growth in the last third, as a share of the growth over all, under which a group has stopped."""
-_FALL_RATIO = 0.5
 _BENIGN_BYTES = 1024**2
 _STATES_PER_WEIGHT = 3
-
-_Series = npt.NDArray[np.float64]
 
 ACCUMULATES = "tensors of many steps stay alive together"
 LARGER = "each step replaces the tensor by a larger one"
@@ -177,7 +170,7 @@ def _grown(
     return _growth(recording, allocations, attribution, steps, rows, trend, reason, births)
 
 
-def _level(steps: _Steps, rows: IntArray, sizes: IntArray, *, outlived: bool) -> _Series:
+def _level(steps: _Steps, rows: IntArray, sizes: IntArray, *, outlived: bool) -> FloatArray:
     """Bytes per step: of what outlives it whole, or else of what is alive at its end."""
     delta = np.zeros(steps.watched + 2)
     np.add.at(delta, np.minimum(steps.birth[rows] + outlived, steps.watched), sizes)
@@ -185,41 +178,14 @@ def _level(steps: _Steps, rows: IntArray, sizes: IntArray, *, outlived: bool) ->
     return np.cumsum(delta)[: steps.watched]
 
 
-def _verdict(level: _Series, counts: _Series, births: IntArray, trend: Trend) -> str:
-    if _falls(level):
+def _verdict(level: FloatArray, counts: FloatArray, births: IntArray, trend: Trend) -> str:
+    if falls(level):
         return SAWTOOTH
     if len(births) < _FEWEST_RISES:
         return ONCE
-    if trend.p_value >= ALPHA or trend.slope < 0 or _stopped(level, births) or _stopped(counts, births):
+    if trend.p_value >= ALPHA or trend.slope < 0 or has_stopped(level, births) or has_stopped(counts, births):
         return FILLS
     return ACCUMULATES
-
-
-def _falls(level: _Series) -> bool:
-    highest = np.maximum.accumulate(level)
-    return bool((highest - level > _FALL_RATIO * np.maximum(highest, 1)).any())
-
-
-def _stopped(level: _Series, births: IntArray) -> bool:
-    """Whether the growth is over, or so much rarer in its second half that chance (5 %) does not explain it."""
-    third = max(len(level) // 3, 1)
-    began = int(np.argmax(level > 0))
-    late = (level[-1] - level[-1 - third]) / third
-    overall = level[-1] / max(len(level) - began, 1)
-    if late <= _STILL_RATIO * overall:
-        return True
-    last = len(level) - 2
-    if last - births[-1] > 2 * int(np.diff(births).max()):
-        return True
-    late_births = int((births > (births[0] + last) / 2).sum())
-    return late_births < len(births) / 2 and _at_most(late_births, len(births)) < 0.05
-
-
-def _at_most(successes: int, trials: int) -> float:
-    """The binomial chance of so few of so many, each with 1/2."""
-    if trials > 400:  # the normal approximation, which is exact enough from here on
-        return 0.5 * math.erfc((trials / 2 - successes - 0.5) / math.sqrt(trials / 2))
-    return float(sum(math.comb(trials, k) for k in range(successes + 1)) / 2**trials)
 
 
 def _growing_in_place(
@@ -237,7 +203,7 @@ def _growing_in_place(
         if not replaced_by_larger(level, rows, allocations, steps.birth, steps.death):
             continue
         births = np.unique(steps.birth[rows])
-        reason = SAWTOOTH if _falls(level) else LARGER
+        reason = SAWTOOTH if falls(level) else LARGER
         growth = _growth(recording, allocations, attribution, steps, rows, trend, reason, births)
         yield replace(growth, leaks=False, reason=SEQUENCE) if _generates(recording, growth) else growth
 
@@ -271,10 +237,12 @@ def _growth(
 def _alive(allocations: Allocations, steps: _Steps, rows: IntArray, stack: int) -> IntArray:
     """The rows that are never freed, and those of the same stack that the last steps have added."""
     never_freed = allocations.free_row == allocations.event_count
-    kept = rows[never_freed[rows]]
+    kept: IntArray = rows[never_freed[rows]]
     if allocations.stack[rows[0]] == NO_STACK:
         return kept
-    return np.union1d(kept, np.flatnonzero(never_freed & (allocations.stack == stack) & (steps.birth >= 0)))
+    same = np.flatnonzero(never_freed & (allocations.stack == stack) & (steps.birth >= 0))
+    both: IntArray = np.union1d(kept, same).astype(np.int64)
+    return both
 
 
 def _commonest(names: npt.NDArray[np.object_]) -> str:

@@ -13,6 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+ALPHA = 0.005
+"""Growth is certain under this p value, and not before."""
+_STILL_RATIO = 0.25
+"""Growth in the last third, as a share of the growth over all, under which it has stopped."""
+_FALL_RATIO = 0.5
 
 MOST_POINTS = 256
 """Longer series are cut into so many pieces, each the least of its values."""
@@ -66,3 +73,31 @@ def _variance(series: FloatArray) -> float:
 
 def _term(counts: npt.NDArray[np.int64]) -> float:
     return float((counts * (counts - 1.0) * (2.0 * counts + 5)).sum())
+
+
+def falls(level: FloatArray) -> bool:
+    """Whether half or more of what there was goes at once."""
+    highest = np.maximum.accumulate(level)
+    return bool((highest - level > _FALL_RATIO * np.maximum(highest, 1)).any())
+
+
+def has_stopped(level: FloatArray, births: IntArray) -> bool:
+    """Whether the growth is over, or so much rarer in its second half that chance (5 %) does not explain it."""
+    third = max(len(level) // 3, 1)
+    began = int(np.argmax(level > 0))
+    late = (level[-1] - level[-1 - third]) / third
+    overall = level[-1] / max(len(level) - began, 1)
+    if late <= _STILL_RATIO * overall:
+        return True
+    last = len(level) - 2
+    if last - births[-1] > 2 * int(np.diff(births).max()):
+        return True
+    late_births = int((births > (births[0] + last) / 2).sum())
+    return late_births < len(births) / 2 and _at_most(late_births, len(births)) < 0.05
+
+
+def _at_most(successes: int, trials: int) -> float:
+    """The binomial chance of so few of so many, each with 1/2."""
+    if trials > 400:  # the normal approximation, which is exact enough from here on
+        return 0.5 * math.erfc((trials / 2 - successes - 0.5) / math.sqrt(trials / 2))
+    return float(sum(math.comb(trials, k) for k in range(successes + 1)) / 2**trials)

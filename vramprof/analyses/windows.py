@@ -12,16 +12,15 @@ from vramprof.recording import Recording
 
 FEWEST = 6
 """Fewer steps than this show no trend."""
-_PIECES = 24
-_EVEN = 0.35
-"""Coefficient of variation under which the distances between a stack's allocations count as even."""
+_TOOTH_RATIO = 0.3
+"""How much of all that memory rose and fell by it must fall at once to end a step that nobody marked."""
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
     """Step k is made of the events `edges[k]` up to `edges[k + 1]`.
 
-    `basis` is "steps", "optimizer steps", "a repeating stack" or "equal parts of the history".
+    `basis` is "steps", "optimizer steps" or "rises and falls of memory".
     """
 
     basis: str
@@ -38,18 +37,18 @@ class Windows:
 
 
 def find_windows(recording: Recording, allocations: Allocations) -> Windows:
-    """The best steps that this recording has."""
+    """The best steps that this recording has.
+
+    Where none are marked, as in a plain snapshot, memory's own large rises and falls are the steps: those of a training
+    loop are. What merely repeats within one step, layers of a forward or parameters of an optimizer, is none.
+    """
     if allocations.event_count == 0:
         return Windows("steps", np.zeros(0, dtype=np.int64))
     for basis, kind in (("steps", "step"), ("optimizer steps", "optimizer")):
         edges = _edges_of_spans(recording, allocations, kind)
-        if len(edges) > FEWEST:
+        if len(edges) > 2:
             return Windows(basis, edges)
-    edges = _repeating(allocations)
-    if len(edges) > FEWEST:
-        return Windows("a repeating stack", edges)
-    edges = np.unique(np.linspace(0, allocations.event_count, _PIECES + 1).astype(np.int64))
-    return Windows("equal parts of the history", edges)
+    return Windows("rises and falls of memory", _teeth(allocations))
 
 
 def _edges_of_spans(recording: Recording, allocations: Allocations, kind: str) -> IntArray:
@@ -61,20 +60,27 @@ def _edges_of_spans(recording: Recording, allocations: Allocations, kind: str) -
     return edges.astype(np.int64)
 
 
-def _repeating(allocations: Allocations) -> IntArray:
-    """Where the stack allocates that comes back most evenly over the whole history; the rarest of the even ones."""
-    made = allocations.alloc_row != BEFORE
-    stacks, rows = allocations.stack[made], allocations.alloc_row[made]
-    order = np.argsort(stacks, kind="stable")
-    names, starts = np.unique(stacks[order], return_index=True)
-    best: IntArray = np.zeros(0, dtype=np.int64)
-    for name, group in zip(names, np.split(rows[order], starts[1:])[: len(names)], strict=True):
-        if name < 0 or len(group) <= FEWEST or len(group) > 20_000:
-            continue
-        places = np.sort(group)
-        gaps = np.diff(places)
-        covers = places[-1] - places[0] > 0.6 * allocations.event_count
-        even = gaps.std() < _EVEN * gaps.mean()
-        if covers and even and (len(best) == 0 or len(places) < len(best)):
-            best = places
-    return best
+def _teeth(allocations: Allocations) -> IntArray:
+    """The rows at which memory is lowest between two large falls."""
+    made, freed = allocations.alloc_row != BEFORE, allocations.free_row < allocations.event_count
+    ended = freed & (allocations.free_row != BEFORE)
+    delta = np.zeros(allocations.event_count + 1, dtype=np.int64)
+    np.add.at(delta, allocations.alloc_row[made] + 1, allocations.size_bytes[made])
+    np.subtract.at(delta, allocations.free_row[ended] + 1, allocations.size_bytes[ended])
+    level = np.cumsum(delta).tolist()
+    tooth = _TOOTH_RATIO * (max(level) - min(level))
+    edges, highest, lowest, falling = [0], level[0], level[0], False
+    lowest_row = 0
+    for row, bytes_ in enumerate(level):
+        if falling and bytes_ < lowest:
+            lowest, lowest_row = bytes_, row
+        elif falling and bytes_ - lowest > tooth:
+            edges.append(lowest_row)
+            highest, falling = bytes_, False
+        elif not falling and bytes_ > highest:
+            highest = bytes_
+        elif not falling and highest - bytes_ > tooth:
+            lowest, lowest_row, falling = bytes_, row, True
+    if falling:
+        edges.append(lowest_row)
+    return np.unique(np.array(edges, dtype=np.int64)) if tooth else np.zeros(0, dtype=np.int64)

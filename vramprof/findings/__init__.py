@@ -1,5 +1,6 @@
 """Opinions: what is wrong, what it costs in bytes, and what to do, from the facts of a recording."""
 
+import vramprof.findings.leaks  # noqa: F401 -- its rules register themselves
 from vramprof.findings.facts import DeviceFacts, Facts, gather_facts
 from vramprof.findings.finding import Evidence, Finding, Fix
 from vramprof.findings.rules import find_all

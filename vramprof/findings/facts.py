@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
+from vramprof.analyses.leak_causes import Cause, find_causes
+from vramprof.analyses.elsewhere import Elsewhere, find_elsewhere
 from vramprof.analyses.guesses import Guess, find_guesses
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.peak import Peak, find_peak
@@ -29,6 +31,8 @@ class DeviceFacts:
     steps: tuple[Step, ...]
     guesses: tuple[Guess, ...]
     leaks: Leaks
+    causes: tuple[Cause, ...]
+    elsewhere: Elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +53,25 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
     attribution = attribute(recording, allocations)
     timeline = make_timeline(recording, allocations)
     device = recording.devices[recording.devices["device"] == index]
+    total_bytes = 0 if device.empty else int(device["total_bytes"].iloc[-1])
+    outside_bytes = _outside_torch(recording, index)
+    leaks = find_leaks(recording, allocations, attribution)
     return DeviceFacts(
         index=index,
         name="" if device.empty else str(device["name"].iloc[-1]),
-        total_bytes=0 if device.empty else int(device["total_bytes"].iloc[-1]),
-        outside_torch_bytes=_outside_torch(recording, index),
+        total_bytes=total_bytes,
+        outside_torch_bytes=outside_bytes,
         allocations=allocations,
         attribution=attribution,
         timeline=timeline,
         peak=find_peak(recording, allocations, attribution, timeline),
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
-        leaks=find_leaks(recording, allocations, attribution),
+        leaks=leaks,
+        causes=find_causes(recording, index, leaks),
+        elsewhere=find_elsewhere(
+            recording, allocations, timeline, total_bytes=total_bytes, outside_bytes=outside_bytes
+        ),
     )
 
 

@@ -60,7 +60,8 @@ def record_holders(recorder: Recorder, storages: Iterable[Key], *, budget_s: flo
 
 
 def _holder(key: Key, reference: Reference) -> Holder:
-    filename, line, code = _where_kept(reference.places)
+    outermost = reference.kind in ("exception", "generator")
+    filename, line, code = _where_kept(reference.places if outermost else reference.places[::-1])
     bound = -1 if reference.bound is None else reference.bound
     return Holder(*key, reference.kind, reference.text, filename, line, code, bound)
 
@@ -152,7 +153,10 @@ def _alive(wanted: set[Key]) -> tuple[dict[Key, list[Any]], list[Any]]:
             key = storage_key(tensor)
             if key in wanted:
                 same = by_storage.setdefault(key, [])
-                same.insert(len(same) if type(tensor) is torch.UntypedStorage else 0, tensor)
+                if type(tensor) is not torch.UntypedStorage:
+                    same[:] = [one for one in same if type(one) is not torch.UntypedStorage]
+                if not same or type(tensor) is not torch.UntypedStorage:
+                    same.append(tensor)
             if getattr(tensor, "grad_fn", None) is not None:
                 with_history.append(tensor)
     objects.clear()
@@ -176,8 +180,8 @@ def storage_key(tensor: Any) -> Key | None:
 
 
 def _where_kept(places: tuple[Place, ...]) -> tuple[str, int, str]:
-    """The line by which the innermost name that has one keeps its tensors, by the words of the source."""
-    for place in reversed(places):
+    """The line by which the first name that has one keeps its tensors, by the words of the source."""
+    for place in places:
         for line, code in _lines_that_keep(place):
             return place.filename, line, code
     return "", 0, ""

@@ -26,6 +26,11 @@ from vramprof.sources.references import (
 _MOST_ITEMS = 20_000
 _PLAIN = (str, int, float, bool, type(None))
 _FRAMES = {types.GeneratorType: "gi_frame", types.CoroutineType: "cr_frame", types.AsyncGeneratorType: "ag_frame"}
+_SAFE_MEMBERS = (
+    "__traceback__", "__cause__", "__context__", "tb_frame", "tb_next",
+    "_backward_hooks", "_post_accumulate_grad_hooks",
+)  # fmt: skip
+"""Members of C types that only give what they hold."""
 _HOOKS = ("_hooks", "_pre_hooks")
 
 
@@ -137,7 +142,7 @@ def _attribute(holder: Any, held: Any) -> str:
                 return name
     for base in mro(type(holder)):
         for name, member in list(type.__dict__["__dict__"].__get__(base).items()):
-            if type(member) in (types.MemberDescriptorType, types.GetSetDescriptorType) and name != "__dict__":
+            if type(member) is types.MemberDescriptorType or name in _SAFE_MEMBERS:
                 try:
                     if member.__get__(holder) is held:
                         return str(name)
