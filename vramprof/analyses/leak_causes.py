@@ -29,7 +29,7 @@ class Keeper:
 
 
 @dataclass(frozen=True)
-class Cause:
+class LeakCause:
     """One leak. `keeper` is None where nobody was asked: a snapshot, or a program that has ended."""
 
     growths: tuple[Growth, ...]
@@ -63,7 +63,7 @@ class Cause:
         return allocates
 
 
-def find_causes(recording: Recording, device: int, leaks: Leaks) -> tuple[Cause, ...]:
+def find_leak_causes(recording: Recording, device: int, leaks: Leaks) -> tuple[LeakCause, ...]:
     """The causes of one device's leaks, the fastest first."""
     holders = recording.holders[recording.holders["device"] == device]
     by_address = {int(row["address"]): _keeper(row) for row in holders.to_dict("records")}
@@ -109,8 +109,8 @@ def _key(growth: Growth, keeper: Keeper | None, together: Mapping[tuple[int, ...
     return ("line", growth.line)
 
 
-def _cause(growths: list[Growth], keeper: Keeper | None) -> Cause:
+def _cause(growths: list[Growth], keeper: Keeper | None) -> LeakCause:
     bounded = None
     if keeper is not None and keeper.bound >= 0:
         bounded = sum(keeper.bound * growth.alive_bytes // max(growth.alive_count, 1) for growth in growths)
-    return Cause(tuple(sorted(growths, key=lambda one: -one.trend.slope)), keeper, bounded)
+    return LeakCause(tuple(sorted(growths, key=lambda one: -one.trend.slope)), keeper, bounded)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
-from vramprof.analyses.leak_causes import Cause, find_causes
 from vramprof.analyses.elsewhere import Elsewhere, find_elsewhere
 from vramprof.analyses.guesses import Guess, find_guesses
+from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.peak import Peak, find_peak
 from vramprof.analyses.steps import Step, find_steps
@@ -31,7 +31,7 @@ class DeviceFacts:
     steps: tuple[Step, ...]
     guesses: tuple[Guess, ...]
     leaks: Leaks
-    causes: tuple[Cause, ...]
+    leak_causes: tuple[LeakCause, ...]
     elsewhere: Elsewhere
 
 
@@ -68,7 +68,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
         leaks=leaks,
-        causes=find_causes(recording, index, leaks),
+        leak_causes=find_leak_causes(recording, index, leaks),
         elsewhere=find_elsewhere(
             recording, allocations, timeline, total_bytes=total_bytes, outside_bytes=outside_bytes
         ),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 
-from vramprof.analyses.leak_causes import Cause
+from vramprof.analyses.leak_causes import LeakCause
 from vramprof.findings.finding import Fix
 
 _SCALAR_BLOCK_BYTES = 512
 _ELEMENT = re.compile(r"[^\]]\[[^\[\]]*\] -> (Tensor|Parameter)$")
 
 
-def fix_for(cause: Cause, code: str) -> Fix:
+def fix_for(cause: LeakCause, code: str) -> Fix:
     """What to do about one leak."""
     line = "" if cause.keeper is None else re.sub(r"\s+#.*$", "", cause.keeper.code)
     return _FIXES.get(code, _kept)(line, cause)
 
 
-def _kept(line: str, cause: Cause) -> Fix:
+def _kept(line: str, cause: LeakCause) -> Fix:
     scalars = cause.alive_bytes <= _SCALAR_BLOCK_BYTES * sum(growth.alive_count for growth in cause.growths)
     direct = cause.keeper is not None and _ELEMENT.search(cause.keeper.path)  # the container holds the tensor itself
     if scalars:
@@ -26,7 +26,7 @@ def _kept(line: str, cause: Cause) -> Fix:
     return Fix("keep it on the CPU, keep less of it, or give the container a limit", code)
 
 
-def _graph(line: str, cause: Cause) -> Fix:
+def _graph(line: str, cause: LeakCause) -> Fix:
     action = "detach before keeping, or run what needs no gradient under torch.no_grad()"
     added = re.fullmatch(r"(.+?)\s*\+=\s*(.+)", line)
     if added:
@@ -37,33 +37,33 @@ def _graph(line: str, cause: Cause) -> Fix:
     return Fix(action, f"{assigned[1]} = {_operand(assigned[2])}.detach()" if assigned else None)
 
 
-def _cycle(line: str, cause: Cause) -> Fix:
+def _cycle(line: str, cause: LeakCause) -> Fix:
     action = "break the cycle (weakref.ref to the owner, no stored lambda or bound method), or collect now and then"
     return Fix(action, "if step % 100 == 0: gc.collect()")
 
 
-def _exception(line: str, cause: Cause) -> Fix:
+def _exception(line: str, cause: LeakCause) -> Fix:
     return Fix(
         "keep the exception's text, not the exception: its traceback holds the frames", _argument(line, "", "str")
     )
 
 
-def _hook(line: str, cause: Cause) -> Fix:
+def _hook(line: str, cause: LeakCause) -> Fix:
     code = f"handle = {line}  # and handle.remove() when done" if "register" in line else "handle.remove()"
     return Fix("register the hook once, or remove it after use", code)
 
 
-def _cache(line: str, cause: Cause) -> Fix:
+def _cache(line: str, cause: LeakCause) -> Fix:
     return Fix("give the cache a limit, and keep methods of objects out of it", "@functools.lru_cache(maxsize=32)")
 
 
-def _larger(line: str, cause: Cause) -> Fix:
+def _larger(line: str, cause: LeakCause) -> Fix:
     name = line.split("=")[0].strip() if "=" in line else ""
     code = f"{name}.append(new.detach().cpu())" if name else None
     return Fix("collect the parts in a list on the CPU and concatenate once, at the end", code)
 
 
-def _cpp(line: str, cause: Cause) -> Fix:
+def _cpp(line: str, cause: LeakCause) -> Fix:
     action = "if backward(create_graph=True) is used: torch.autograd.grad instead, or reset the gradients after it"
     return Fix(action, "for parameter in model.parameters(): parameter.grad = None")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramprof.analyses.leak_causes import Cause
+from vramprof.analyses.leak_causes import LeakCause
 from vramprof.analyses.leaks import ACCUMULATES, LARGER, ONCE, Growth
 from vramprof.analyses.trend import Trend
 from vramprof.findings.facts import DeviceFacts
@@ -35,7 +35,7 @@ _WORDS = {
 }
 
 
-def is_bounded(device: DeviceFacts, cause: Cause) -> bool:
+def is_bounded(device: DeviceFacts, cause: LeakCause) -> bool:
     """Whether what keeps it has a limit, and the card has room for all that it may keep."""
     if cause.bounded_at_bytes is None:
         return False
@@ -43,7 +43,7 @@ def is_bounded(device: DeviceFacts, cause: Cause) -> bool:
     return headroom is None or cause.bounded_at_bytes - cause.alive_bytes <= headroom
 
 
-def code_of(cause: Cause) -> str:
+def code_of(cause: LeakCause) -> str:
     """The finding's code."""
     if cause.keeper is not None and cause.keeper.kind in CODES:
         return CODES[cause.keeper.kind]
@@ -51,12 +51,12 @@ def code_of(cause: Cause) -> str:
 
 
 def _leaks(device: DeviceFacts, code: str) -> Iterator[Finding]:
-    for cause in device.causes:
+    for cause in device.leak_causes:
         if code_of(cause) == code and not is_bounded(device, cause):
             yield _finding(device, cause, code)
 
 
-def _finding(device: DeviceFacts, cause: Cause, code: str) -> Finding:
+def _finding(device: DeviceFacts, cause: LeakCause, code: str) -> Finding:
     low, high = cause.interval
     steps_left = _steps_left(device, cause.bytes_per_step)
     evidence = [
@@ -81,13 +81,13 @@ def _finding(device: DeviceFacts, cause: Cause, code: str) -> Finding:
     )
 
 
-def _frames(cause: Cause) -> tuple[Frame, ...]:
+def _frames(cause: LeakCause) -> tuple[Frame, ...]:
     line = cause.line
     stack = cause.growths[0].frames
     return stack if line is None or stack[:1] == (line,) else (line, *stack)
 
 
-def _lines(cause: Cause) -> Iterator[Evidence]:
+def _lines(cause: LeakCause) -> Iterator[Evidence]:
     for growth in cause.growths[:_MOST_LINES]:
         words = f"{growth.category} of {growth.module}" if growth.module != "(none)" else growth.category
         yield Evidence(f"allocated here ({words})", growth.alive_bytes, "bytes", growth.frames)
@@ -200,7 +200,7 @@ def _elsewhere(
 @rule("VP209")
 def grows_but_does_not_leak(device: DeviceFacts) -> Iterator[Finding]:
     """What looks like a leak and is none: caches of a sequence, caches that are full, memory that comes back."""
-    bounded = [growth for cause in device.causes if is_bounded(device, cause) for growth in cause.growths]
+    bounded = [growth for cause in device.leak_causes if is_bounded(device, cause) for growth in cause.growths]
     others = [growth for growth in device.leaks.growths if not growth.leaks and growth.reason != ONCE]
     shown = [growth for growth in (*bounded, *others) if _benign_bytes(growth) >= _LEAST_BENIGN_BYTES]
     if not shown:
