@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from recordings import training
 
 from programs import run_program
 from snapshots import one_step, write
+from vramprof.api import Report
 from vramprof.cli import COMMANDS, main
+from vramprof.renderers.forms import FORMS
 
 
 def test_report_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +24,7 @@ def test_report_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_report_writes_every_form(tmp_path: Path) -> None:
     path = write(tmp_path / "s.pickle", one_step())
-    names = {form: str(tmp_path / f"out.{form}") for form in ("html", "json", "png")}
+    names = {form: str(tmp_path / f"out.{form}") for form in FORMS}
     assert main(["report", str(path), *(f"--{form}={name}" for form, name in names.items())]) == 0
     data = json.loads(Path(names["json"]).read_text())
     peak = data["devices"][0]["peak"]
@@ -29,6 +32,21 @@ def test_report_writes_every_form(tmp_path: Path) -> None:
     assert sum(peak["by_category"].values()) == peak["allocated_bytes"]
     assert Path(names["png"]).read_bytes().startswith(b"\x89PNG")
     assert "http" not in Path(names["html"]).read_text()
+    assert all(Path(name).exists() for name in names.values())
+
+
+def test_several_recordings_and_two_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(Report(training(activation_mib=12 if r == 1 else 8)).save(tmp_path / f"r{r}.vram")) for r in range(4)]
+    assert main(["report", *paths]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if "odd one out" in line] == ["r1.vram"]
+    assert main(["report", *paths, "--html", str(tmp_path / "ranks.html")]) == 0
+    assert "r3.vram" in (tmp_path / "ranks.html").read_text()
+    assert main(["report", *paths, "--png", str(tmp_path / "x.png")]) == 2
+    capsys.readouterr()
+    assert main(["compare", *paths[:2]]) == 0
+    assert "+4.00 MiB" in capsys.readouterr().out
+    assert main(["compare", *paths[:2], "--html", str(tmp_path / "both.html")]) == 0
+    assert (tmp_path / "both.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("path", ["missing.pickle", "."])

@@ -15,6 +15,7 @@ from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
 from vramprof.recording import Frame
+from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
 
 _COLORS = {
@@ -25,6 +26,7 @@ _COLORS = {
 _SEVERITY = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 _ROWS = 6
+_SKYLINE_ROWS = 7
 _EVIDENCE_ROWS = 3
 
 
@@ -33,14 +35,14 @@ def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 8
     console = Console(
         file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, markup=False
     )
-    for part in _parts(facts, findings):
+    for part in _parts(facts, findings, width=width, color=color):
         console.print(part)
     output = console.file
     assert isinstance(output, io.StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
 
-def _parts(facts: Facts, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool) -> Iterator[RenderableType]:
     if facts.recording.emulated:
         yield Text("EMULATED: no GPU was used; torch's allocator ran on an emulated device", style="bold yellow")
     for reason in facts.recording.gaps["reason"].tolist():
@@ -48,12 +50,12 @@ def _parts(facts: Facts, findings: Sequence[Finding]) -> Iterator[RenderableType
     if not facts.devices:
         yield Text("no GPU memory was recorded")
     for device in facts.devices:
-        yield _device(device, facts)
+        yield _device(device, skyline_width=width - 2 if color else 0)
     for finding in findings:
         yield _finding(finding)
 
 
-def _device(device: DeviceFacts, facts: Facts) -> RenderableType:
+def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
     peak = device.peak
     total = f" of {format_bytes(device.total_bytes)}" if device.total_bytes else ""
     error = device.allocations.error_bytes
@@ -67,11 +69,26 @@ def _device(device: DeviceFacts, facts: Facts) -> RenderableType:
     if device.outside_torch_bytes is not None:
         parts.append(Text(f"outside torch: {format_bytes(device.outside_torch_bytes)} (CUDA context, libraries)"))
     if len(device.timeline.allocated_bytes) > 1:
-        parts.append(Text(_spark(device.timeline, 78), style="green"))
+        parts.append(_skyline(device, skyline_width) if skyline_width else Text(_spark(device.timeline, 78)))
     parts += [_categories(device), _modules(device), _lines(device)]
     if device.steps:
         parts.append(_steps(device))
     return Group(*parts)
+
+
+def _skyline(device: DeviceFacts, width: int) -> Text:
+    """Memory over time, stacked by category in the colours of the table below: two half blocks a cell."""
+    names, cells = skyline(device, width=width, height=_SKYLINE_ROWS)
+    text = Text()
+    for upper, lower in zip(cells[::2].tolist(), cells[1::2].tolist(), strict=True):
+        for above, below in zip(upper, lower, strict=True):
+            if above == EMPTY:
+                text.append(" " if below == EMPTY else "▄", "" if below == EMPTY else _COLORS[names[below]])
+            else:
+                text.append("▀", f"{_COLORS[names[above]]} on {_COLORS[names[below]]}")
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 def _spark(timeline: Timeline, width: int) -> str:
