@@ -7,10 +7,12 @@ import pytest
 
 from programs import told_by
 from snapshots import BASE, MIB, block, entry, one_step, segment, write
+from vramprof import load
 from vramprof.analyses.causes import CauseKind, OomFigures, rank_causes
 from vramprof.cli import main
 from vramprof.diagnosis import diagnose
 from vramprof.errors import RecordingError
+from vramprof.findings import OUT_OF_MEMORY_CODES
 
 GIB = 1 << 30
 LOG = (
@@ -121,6 +123,9 @@ def test_who_holds_the_segments_open(tmp_path: Path) -> None:
     (pin,) = case.state.pins
     assert (pin.held_bytes, pin.block_count, pin.hole_bytes) == (8 * MIB, 2, 32 * MIB)
     assert pin.frames[0].line == 12
+    (finding,) = [one for one in load(path).findings if one.code in OUT_OF_MEMORY_CODES]
+    assert finding.code == "VP402"
+    assert [e.value for e in finding.evidence] == [24 * MIB, 2 * MIB, 16 * MIB, 32 * MIB]
 
 
 FRAGMENTED = """

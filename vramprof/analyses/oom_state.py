@@ -143,6 +143,7 @@ def _figures(
         requested_bytes=requested,
         capacity_bytes=total or None,
         free_bytes=free_bytes,
+        allowed_bytes=_allowed_bytes(recording, allocations.device, total),
         reserved_bytes=reserved,
         held_bytes=held,
         idle_bytes=reserved - held - free.private_pools,
@@ -150,6 +151,11 @@ def _figures(
         others_bytes=others if outside is not None else None,
         outside_bytes=outside,
     )
+
+
+def _allowed_bytes(recording: Recording, device: int, total_bytes: int) -> int | None:
+    fraction = (recording.metadata.get("memory_fractions") or {}).get(str(device))
+    return int(fraction * total_bytes) if fraction is not None and total_bytes else None
 
 
 def _usable(segment: StateSegment, stream: int, is_small: bool) -> bool:

@@ -3,6 +3,7 @@
 import vramprof.findings.leaks  # noqa: F401 -- its rules register themselves
 from vramprof.findings.facts import DeviceFacts, Facts, gather_facts
 from vramprof.findings.finding import Evidence, Finding, Fix
+from vramprof.findings.out_of_memory import OUT_OF_MEMORY_CODES
 from vramprof.findings.rules import find_all
 
-__all__ = ["DeviceFacts", "Evidence", "Facts", "Finding", "Fix", "find_all", "gather_facts"]
+__all__ = ["OUT_OF_MEMORY_CODES", "DeviceFacts", "Evidence", "Facts", "Finding", "Fix", "find_all", "gather_facts"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from vramprof.analyses.causes import Cause, CauseKind, OomFigures, figures_of, rank_causes, text_causes
 from vramprof.analyses.frames import users_first
-from vramprof.analyses.oom_state import OomState, find_oom
+from vramprof.analyses.oom_state import OomState
 from vramprof.emulator.tape import Outcome, Setting
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Finding
@@ -105,7 +105,7 @@ def text_case(oom: OomText) -> OomCase:
 
 def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]) -> OomCase:
     """A case from one device of a recording."""
-    state = find_oom(facts.recording, device.allocations, device.timeline)
+    state = device.oom
     leaks = tuple(one for one in findings if one.code.startswith("VP2") and one.device == device.index)
     title = f"GPU {device.index} {device.name}".strip()
     blind = _SNAPSHOT_BLIND if facts.recording.origin == "snapshot" and not device.total_bytes else ""

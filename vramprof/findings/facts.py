@@ -10,6 +10,7 @@ from vramprof.analyses.elsewhere import Elsewhere, find_elsewhere
 from vramprof.analyses.guesses import Guess, find_guesses
 from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
+from vramprof.analyses.oom_state import OomState, find_oom
 from vramprof.analyses.peak import Peak, find_peak
 from vramprof.analyses.steps import Step, find_steps
 from vramprof.analyses.timeline import Timeline, make_timeline
@@ -33,6 +34,7 @@ class DeviceFacts:
     leaks: Leaks
     leak_causes: tuple[LeakCause, ...]
     elsewhere: Elsewhere
+    oom: OomState | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         elsewhere=find_elsewhere(
             recording, allocations, timeline, total_bytes=total_bytes, outside_bytes=outside_bytes
         ),
+        oom=find_oom(recording, allocations, timeline),
     )
 
 

@@ -39,6 +39,16 @@ def record_devices(recorder: Recorder, begin_allocated_bytes: dict[int, int]) ->
             begin_allocated_bytes.get(index, 0), stats["allocated_bytes.all.current"],
             stats["allocated_bytes.all.peak"], stats["reserved_bytes.all.peak"],
         )  # fmt: skip
+    recorder.metadata["memory_fractions"] = _memory_fractions()
+
+
+def _memory_fractions() -> dict[str, float]:
+    """What share of a device torch may reserve, by device number, where the program has limited it."""
+    import torch
+
+    ask = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # since torch 2.7
+    found = {} if ask is None else {str(index): float(ask(index)) for index in range(torch.cuda.device_count())}
+    return {index: fraction for index, fraction in found.items() if fraction < 1}
 
 
 def allocated_bytes() -> dict[int, int]:
