@@ -13,7 +13,7 @@ from vramprof.analyses.replay_tape import make_tape, recorded_segment_events
 from vramprof.emulator.replay import replay
 from vramprof.emulator.tape import Op, Setting, Tape
 from vramprof.errors import VramprofError
-from vramprof.findings.diagnosis import OomCase, Trial, with_trials
+from vramprof.findings.diagnosis import HARDWARE_RISK, OomCase, Trial, with_trials
 from vramprof.findings.facts import DeviceFacts
 from vramprof.prediction.catalog import find_gpu, gpu_names
 from vramprof.recording import Recording
@@ -21,7 +21,6 @@ from vramprof.units import format_bytes
 
 _EXPORT = "export PYTORCH_CUDA_ALLOC_CONF="
 _ENDLESS_BYTES = 1 << 40
-HARDWARE = 4
 
 
 def try_settings(case: OomCase, recording: Recording, device: DeviceFacts) -> OomCase:
@@ -42,7 +41,7 @@ def try_settings(case: OomCase, recording: Recording, device: DeviceFacts) -> Oo
         for (setting, line, risk), outcome in zip(plan, outcomes, strict=True)
         if not outcome.error
     ]
-    trials = [_named_card(trial, tape) if trial.risk == HARDWARE else trial for trial in trials]
+    trials = [_named_card(trial, tape) if trial.risk == HARDWARE_RISK else trial for trial in trials]
     return with_trials(case, (Trial(Setting("as it was"), "", -1, own, 0), *trials), exact=exact)
 
 
@@ -71,7 +70,7 @@ def _plan(tape: Tape, recording: Recording, allocations: Allocations) -> list[tu
         line = f"{_EXPORT}{words}  and  torch.cuda.set_per_process_memory_fraction({share:.3f})"
         plan.append((Setting(words, conf=words, fraction=share), line, 3))
     if tape.available_bytes:
-        plan.append((Setting("a larger card", available_bytes=_ENDLESS_BYTES), "", HARDWARE))
+        plan.append((Setting("a larger card", available_bytes=_ENDLESS_BYTES), "", HARDWARE_RISK))
     return plan
 
 

@@ -51,6 +51,13 @@ def test_every_figure_of_the_newest_text() -> None:
     assert oom.torch == "2.2 or newer"
 
 
+def test_text_behind_the_error_is_not_part_of_it() -> None:
+    newest = NEW.replace("environment-variables", "optimizing-memory-usage-with-pytorch-cuda-alloc-conf")
+    for text in (NEW, newest):
+        oom = only(text + "\nProcess 99 has 1.00 GiB memory in use, and GPU 7 is fine\n")
+        assert (oom.device, oom.other_processes) == (2, ((77, 9 * GIB),))
+
+
 def test_reserved_includes_what_is_allocated_in_the_oldest_and_in_the_old_text() -> None:
     head = "CUDA out of memory. Tried to allocate 8.13 GiB (GPU 0; 10.76 GiB total capacity; 643.57 MiB already"
     head += " allocated; "

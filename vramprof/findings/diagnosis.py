@@ -20,11 +20,14 @@ _TEXT_BLIND = (
 _SNAPSHOT_BLIND = "a snapshot tells neither the card's size nor other processes"
 
 
+HARDWARE_RISK = 4
+
+
 @dataclass(frozen=True)
 class Trial:
     """One setting played through torch's allocator. `line` is what to set or change; `saved_bytes` of peak reserved.
 
-    Trials are in order of safety: `risk` 0 changes nothing but addresses, 4 changes the hardware.
+    Trials are in order of safety: `risk` 0 changes nothing but addresses, HARDWARE_RISK needs another card.
     """
 
     setting: Setting
@@ -67,7 +70,7 @@ class OomCase:
     @property
     def cure(self) -> Trial | None:
         """The safest setting under which the failing request fitted, hardware aside."""
-        return next((trial for trial in self.trials if trial.outcome.fits and trial.risk < 4), None)
+        return next((trial for trial in self.trials if trial.outcome.fits and trial.risk < HARDWARE_RISK), None)
 
 
 @dataclass(frozen=True, eq=False)

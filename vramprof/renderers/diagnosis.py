@@ -14,7 +14,7 @@ from rich.text import Text
 from vramprof.analyses.causes import Cause, CauseKind, OomFigures
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.oom_state import OomState
-from vramprof.findings.diagnosis import Diagnosis, OomCase, Trial
+from vramprof.findings.diagnosis import HARDWARE_RISK, Diagnosis, OomCase, Trial
 from vramprof.recording import Frame
 from vramprof.units import format_bytes
 
@@ -164,17 +164,26 @@ def _trials(case: OomCase) -> Iterator[RenderableType]:
     elif case.causes:
         yield Text("no allocator setting makes it fit on this card", style="bold red")
     table = _table("setting", "fits", "peak reserved", "left", "retries")
-    for trial in case.trials[:_MOST_TRIALS]:
+    settings = [trial for trial in case.trials if trial.risk != HARDWARE_RISK]
+    for trial in settings[:_MOST_TRIALS]:
         table.add_row(*_trial_row(trial))
     yield table
+    for trial in case.trials:
+        if trial.risk == HARDWARE_RISK:
+            yield Text(f"a card without limit: {trial.line}", style="dim")
 
 
 def _trial_row(trial: Trial) -> tuple[Text, ...]:
     outcome = trial.outcome
-    name = trial.setting.name if trial.risk != 4 else f"a larger card ({trial.line})"
-    left = "" if outcome.margin_bytes is None or trial.risk == 4 else format_bytes(outcome.margin_bytes)
+    left = "" if outcome.margin_bytes is None else format_bytes(outcome.margin_bytes)
     fits = Text("yes", "green") if outcome.fits else Text("no", "red")
-    return Text(name), fits, Text(format_bytes(outcome.peak_reserved_bytes)), Text(left), Text(str(outcome.retry_count))
+    return (
+        Text(trial.setting.name),
+        fits,
+        Text(format_bytes(outcome.peak_reserved_bytes)),
+        Text(left),
+        Text(str(outcome.retry_count)),
+    )
 
 
 def _table(*headers: str) -> Table:

@@ -218,7 +218,7 @@ def _allocator(base: OomText, text: str) -> OomText:
 
 
 _END = re.compile(
-    r"environment-variables\)|and PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF\.?|but unallocated\.(?! If)|by PyTorch\)(?! If)"
+    r"cuda\.html#[\w-]+\)|and PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF\.?|but unallocated\.(?! If)|by PyTorch\)(?! If)"
 )
 
 
