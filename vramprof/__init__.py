@@ -34,6 +34,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562): importing vramprof costs next to nothing."""
+    if name == "leaks":
+        return importlib.import_module("vramprof.leaks")
     if name not in __all__:
         raise AttributeError(f"module 'vramprof' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, "vramprof.api")), name)

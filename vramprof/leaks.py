@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
+from vramprof.analyses.survivors import Survivor, find_survivors
 from vramprof.findings.facts import gather_facts
 from vramprof.recording import Recorder, Recording
-from vramprof.sources.holders import BUDGET_S, record_holders
+from vramprof.sources.allocator_history import allocator_history
+from vramprof.sources.devices import require_device
+from vramprof.sources.holders import BUDGET_S, Holder, find_holders, record_holders
+from vramprof.units import format_bytes
 
+_MOST_TOLD = 8
 _EACH = 3
 """Of how many tensors of one group the holder is looked for."""
 
@@ -36,3 +45,50 @@ def with_holders(recording: Recording, *, budget_s: float = BUDGET_S) -> Recordi
     recorder = Recorder(origin=recording.origin, emulated=recording.emulated)
     record_holders(recorder, found, budget_s=budget_s)
     return replace(recording, holders=recorder.freeze().holders)
+
+
+class LeakError(AssertionError):
+    """Something that was allocated in a `check` block is still alive after it."""
+
+
+@contextmanager
+def check(*, collect: bool = True, allow_bytes: int = 0) -> Iterator[None]:
+    """Nothing that is allocated on a GPU in this block may survive it.
+
+    `with vramprof.leaks.check(): train_one_step()`; what must stay, as lazy optimizer states, belongs before the block.
+    One-off workspaces of cuBLAS and cuDNN are no leak. If torch's history is off, it is on during the block only.
+
+    Args:
+        collect: run the garbage collector before looking, so that reference cycles are no leak.
+        allow_bytes: how much may survive.
+
+    Raises:
+        LeakError: more survived; the message has the lines that allocated and who holds the tensors.
+        NoDeviceError: there is no CUDA device.
+    """
+    require_device()
+    recorder = Recorder(origin="live", emulated=False)
+    with allocator_history(recorder):
+        begin_ns = time.time_ns() // 1000 * 1000  # torch counts microseconds
+        yield
+        if collect:
+            gc.collect()
+    survivors = find_survivors(recorder.freeze(), since_ns=begin_ns)
+    if sum(survivor.size_bytes for survivor in survivors) <= allow_bytes:
+        return
+    found = find_holders([key for survivor in survivors for key in survivor.storages])
+    raise LeakError(_told(survivors, found))
+
+
+def _told(survivors: Sequence[Survivor], found: Sequence[Holder]) -> str:
+    holders = {(holder.device, holder.address): holder for holder in found}
+    total = sum(survivor.size_bytes for survivor in survivors)
+    lines = [f"{format_bytes(total)} allocated in this block survived it:"]
+    for survivor in survivors[:_MOST_TOLD]:
+        frame = survivor.line
+        where = "(no Python frames)" if frame is None else f"{frame.filename}:{frame.line} {frame.name}()"
+        lines.append(f"  {format_bytes(survivor.size_bytes)} in {survivor.count} tensors from {where}")
+        lines += [f"    held by {holders[key].path}" for key in survivor.storages[:1] if key in holders]
+    if len(survivors) > _MOST_TOLD:
+        lines.append(f"  and {len(survivors) - _MOST_TOLD} lines more")
+    return "\n".join(lines)

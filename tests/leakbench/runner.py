@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from leakbench.registry import Program
@@ -25,6 +25,8 @@ class Verdict:
     found: bool
     line_right: bool | None
     holder_right: bool | None
+    found_without_holders: bool
+    line_right_without_holders: bool | None
     bytes_per_step: float
     true_bytes_per_step: int
     codes: tuple[str, ...]
@@ -47,30 +49,36 @@ def record(program: Program) -> Any:
     return with_holders(prof.recording, budget_s=HOLDER_BUDGET_S)
 
 
-def judge(program: Program) -> tuple[Verdict, Any]:
-    """What is said of one program, and its recording."""
+def judge(program: Program) -> tuple[Verdict, Any, Any]:
+    """What is said of one program, its recording, and the facts of its device."""
     from vramprof.report import Report
 
     begin = time.perf_counter()
-    report = Report(record(program))
-    findings = [finding for finding in report.findings if finding.code in LEAK_CODES]
-    found = bool(findings)
-    both = found and program.leaks
+    recording = record(program)
+    report = Report(recording)
+    findings = _leak_findings(report)
+    alone = _leak_findings(Report(replace(recording, holders=recording.holders.iloc[:0])))
+    both = bool(findings) and program.leaks
+    has_line = both and not program.outside
     verdict = Verdict(
         name=program.name,
         leaks=program.leaks,
-        found=found,
-        line_right=any(_line(finding) in program.lines for finding in findings)
-        if both and not program.outside
-        else None,
+        found=bool(findings),
+        line_right=any(_line(finding) in program.lines for finding in findings) if has_line else None,
         holder_right=_holder_right(program, findings) if both else None,
+        found_without_holders=bool(alone),
+        line_right_without_holders=any(_line(finding) in program.lines for finding in alone) if has_line else None,
         bytes_per_step=sum(finding.evidence[0].value for finding in findings),
         true_bytes_per_step=program.grows or 0,
         codes=tuple(finding.code for finding in findings),
         said=tuple(_said(finding) for finding in findings),
         seconds=round(time.perf_counter() - begin, 2),
     )
-    return verdict, report.recording
+    return verdict, recording, next(iter(report.facts.devices), None)
+
+
+def _leak_findings(report: Any) -> list[Any]:
+    return [finding for finding in report.findings if finding.code in LEAK_CODES]
 
 
 def _line(finding: Any) -> tuple[str, int] | None:
