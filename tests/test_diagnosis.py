@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from programs import told_by
@@ -163,6 +164,20 @@ def test_what_if_proves_the_setting_that_saves_a_fragmented_run(
     assert "export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" in capsys.readouterr().out
     (tmp_path / "train.log").write_text(text)
     assert diagnose(tmp_path / "train.log").cases[0].causes[0].kind is CauseKind.FRAGMENTATION
+
+
+def test_a_scrubbed_recording_has_the_bytes_and_no_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.pickle", one_step())
+    assert main(["diagnose", str(path), "--scrub", str(tmp_path / "out.vram")]) == 0
+    before, after = load(path), load(tmp_path / "out.vram")
+    assert after.facts.devices[0].peak.allocated_bytes == before.facts.devices[0].peak.allocated_bytes
+    assert after.facts.devices[0].peak.by_stack[0].frames[0] == ("/file0.py", 12, "function0")
+    tables = [pd.read_parquet(file).to_dict() for file in (tmp_path / "out.vram").glob("*.parquet")]
+    written = str(tables) + (tmp_path / "out.vram" / "metadata.json").read_text()
+    assert "file0" in written
+    for word in ("train.py", "/home/me", "forward", str(tmp_path)):
+        assert word not in written
+    assert main(["diagnose", str(path), "--scrub", str(tmp_path / "out.vram")]) == 2
 
 
 def test_the_strangers_out_of_memory_error(strangers_snapshots: Path) -> None:

@@ -11,6 +11,8 @@ from vramprof.errors import RecordingError
 from vramprof.findings import find_all, gather_facts
 from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, text_case
 from vramprof.recording import Recording, open_folder
+from vramprof.recording.scrub import scrub
+from vramprof.recording.storage import save_folder
 from vramprof.sources.files import load_file
 from vramprof.sources.kineto import looks_like_json
 from vramprof.sources.oom_text import find_ooms
@@ -46,6 +48,18 @@ def diagnose(source: Recording | str | Path | None = None, *, what_if: bool = Fa
                 raise
     with _open(path) as stream:
         return diagnose_log(stream, str(path))
+
+
+def write_scrubbed(source: str | None, out: Path) -> None:
+    """The same recording without paths, names and the command line, to be attached to a public report.
+
+    Raises:
+        RecordingError: there is no recording, or `out` exists.
+    """
+    path = newest_dump() if source is None else Path(source)
+    if out.exists():
+        raise RecordingError(f"{out}: exists already: name a new folder")
+    save_folder(scrub(load_file(path)), out)
 
 
 def newest_dump(folder: Path | None = None) -> Path:

@@ -10,6 +10,7 @@ the request fits, 2 our own errors.
 Example:
   vramprof diagnose snapshot.pickle --what-if
   vramprof diagnose train.log
+  vramprof diagnose run.vram --scrub shared.vram
   kubectl logs job/train | vramprof diagnose - --json
 """
 
@@ -19,6 +20,7 @@ import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path", metavar="PATH", nargs="?", help="a recording, snapshot, trace or log; - is standard input"
     )
     parser.add_argument("--what-if", action="store_true", help="replay the recording under other allocator settings")
+    parser.add_argument("--scrub", metavar="OUT.vram", help="write the recording without paths and names, to be shared")
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from vramprof.api import diagnose
+    from vramprof.diagnosis import write_scrubbed
     from vramprof.renderers.diagnosis import as_dict, render_diagnosis
 
+    if arguments.scrub:
+        write_scrubbed(arguments.path, Path(arguments.scrub))
+        return 0
     found = diagnose(arguments.path, what_if=arguments.what_if)
     if arguments.json:
         print(json.dumps(as_dict(found), indent=1))
