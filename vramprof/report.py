@@ -77,6 +77,22 @@ class Report:
     def __str__(self) -> str:
         return self.text()
 
+    def picture(self, path: str | Path, *panels: str) -> Path:
+        """Write a `.png` or `.svg` for a paper or a slide of some of its panels: "timeline", "peak", "segments".
+
+        Raises:
+            VramprofError: there is no such panel or form, or the path cannot be written.
+        """
+        from vramprof.renderers.pictures import PANELS, render_picture
+
+        path = Path(path)
+        form, unknown = path.suffix.removeprefix("."), sorted(set(panels) - set(PANELS))
+        if unknown or form not in ("png", "svg"):
+            raise VramprofError(f"{unknown[0] if unknown else path}: panels are {', '.join(PANELS)}, in .png or .svg")
+        with _told(path):
+            path.write_bytes(render_picture(self.facts, form=form, panels=panels))
+        return path
+
     def compare(self, other: Report, *, labels: tuple[str, str] = ("before", "after")) -> Reports:
         """This report beside another: `before.compare(after).save("difference.html")`."""
         return Reports(dict(zip(labels, (self, other), strict=True)), kind="compare")

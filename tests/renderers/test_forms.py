@@ -141,6 +141,10 @@ def test_pictures_say_emulated_and_escape(tmp_path: Path) -> None:
     assert sum("EMULATED" in text for text in words) >= 3
     assert any("<img src=x onerror=alert(1)>" in text for text in words)
     assert "<img" not in picture
+    alone = Report(recording).picture(tmp_path / "peak.svg", "peak").read_text()
+    assert alone.count("EMULATED") == 1
+    with pytest.raises(VramprofError, match="panels are"):
+        Report(recording).picture(tmp_path / "x.svg", "pie")
     assert Report(training(emulated=False)).save(tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -41,7 +41,7 @@ const SHADES = [-.12, 0, .14, .28];
 const shadeOf = i => Math.imul(i, 2654435761) >>> 30;
 const darker = color => (color >>> 1 & 0x7f7f7f) + (color >>> 3 & 0x1f1f1f) | 0xff000000;
 const CHOSEN = pixelColor("#ff2d00");
-const FRAME_MS = 12; // what the bands may take of a frame of a motion; else columns are left out until it rests
+const FRAME_MS = 8; // what the bands may take of a frame of a motion; else columns are left out until it rests
 
 function drawBlocks(canvas, device, {hovered = -1, hurry = false} = {}) {
   const raster = newRaster(canvas), columns = columnsAcross(device, raster.width);

@@ -56,7 +56,7 @@ function bandsOf(device, by) {
 
 // What every moment holds, band by band, with a level of detail: per bucket of events the state at its begin and at
 // its highest moment, so that a picture of any length costs no more than its width.
-const BUCKET = 256;
+const BUCKET = 64;
 
 function seriesOf(device, by) {
   const bands = bandsOf(device, by);
@@ -106,7 +106,7 @@ function firstDeath({deaths, died}, moment) {
 function columnsOf(device, by, edges) {
   const series = seriesOf(device, by), bands = bandsOf(device, by), width = series.width, count = edges.length - 1;
   const moments = new Int32Array(count), values = new Float64Array(count * width), reserved = new Float64Array(count);
-  const coarse = (edges[count] - edges[0]) / count > 2 * BUCKET;
+  const coarse = (edges[count] - edges[0]) / count >= BUCKET;
   const bucket = Math.floor(edges[0] / BUCKET);
   const cursor = coarse ? null : newCursor(device, bands, bucket * BUCKET, series.begin.subarray(bucket * width, (bucket + 1) * width));
   for (let i = 0; i < count; i++) {
