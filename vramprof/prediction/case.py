@@ -135,3 +135,8 @@ class Case:
         """Of the first layer, which often has no experts where others have."""
         p = self.parameters
         return p.dense_layer / self.load.tp if p.dense_layers else self.layer_parameters
+
+    @property
+    def large_layers(self) -> float:
+        """How many layers on this rank are as large as the largest."""
+        return (self.parameters.moe_layers or self.parameters.dense_layers) * self.share

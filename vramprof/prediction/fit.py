@@ -173,27 +173,25 @@ class Search:
     def _plans(self, low: int, high: int, found: dict[int, Try]) -> Iterator[list[int]]:
         """What to try next, until a value fits and the next one does not."""
         yield sorted({low, min(high, 2 * low + 2)})
-        guessed = False
-        while True:
+        for guess in itertools.cycle((True, False)):  # a curve that no line follows is halved every other time
             fits = max((value for value, one in found.items() if one.fits), default=low - 1)
             fails = min((value for value, one in found.items() if not one.fits), default=high + 1)
             if fits < low or fails - fits <= 1:
                 return
             inside = range(fits + 1, fails)
-            values = [] if guessed else [value for value in self._guesses(found) if value in inside]
-            guessed = True
+            values = [value for value in self._guesses(found) if value in inside] if guess else []
             yield sorted(set(values or self._spread(inside)))
 
     def _guesses(self, found: dict[int, Try]) -> Iterator[int]:
-        """Where two runs, extended as a line, meet the card: by what they reserved, and by what they allocated."""
+        """Around where the line through two runs meets the card; the further that is, the wider."""
         fitting = sorted(value for value, one in found.items() if one.fits)
         if len(fitting) < 2:
             return
         one, other = fitting[-2:]
-        for kind, more in (("peak_reserved_bytes", 0), ("peak_allocated_bytes", 1)):
-            slope = (getattr(found[other], kind) - getattr(found[one], kind)) / (other - one)
-            if slope > 0:
-                yield int(other + (self._limit_bytes - getattr(found[other], kind)) / slope) + more
+        slope = (found[other].peak_reserved_bytes - found[one].peak_reserved_bytes) / (other - one)
+        if slope > 0:
+            last = int(other + (self._limit_bytes - found[other].peak_reserved_bytes) / slope)
+            yield from (last * 7 // 8 if last > 2 * other else last, last + 1)
 
     def _spread(self, inside: range) -> list[int]:
         """As many values as run at a time, evenly between."""

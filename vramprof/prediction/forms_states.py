@@ -65,10 +65,10 @@ def _gathered_in_backward(case: Case) -> float:
     category="temporaries",
     alive=(Moment.FIRST_LAYER,),
     source="torch.distributed.fsdp fully_shard: the root, the unit in use and the prefetched one",
-    formula="(V·h of embedding and head + 2·N_layer)·B(compute), of the first layers (ZeRO 3)",
+    formula="(V·h of embedding and head + 2·N_layer)·B(compute); with two large layers, 1 (ZeRO 3)",
 )
 def _gathered_at_the_end(case: Case) -> float:
-    return _gathered_units(case, min(2, case.layers - 1) * case.first_layer_parameters)
+    return _gathered_units(case, min(2, case.large_layers - 1) * case.layer_parameters)
 
 
 @form(
@@ -241,7 +241,7 @@ def _whole_layer_gradients(case: Case) -> float:
     formula="(V·h + N_layer)·B, and of the layer before in reduce-scatter what outweighs the activations gone by then",
 )
 def _two_layers_gradients(case: Case) -> float:
-    layer = case.first_layer_parameters * case.trained_bytes
+    layer = case.layer_parameters * case.trained_bytes
     late = max(0, layer - gone_with_a_layer(case))
     return case.table * case.trained_bytes + layer + late if case.load.zero == 3 else 0
 
