@@ -133,10 +133,15 @@ function matching(device) {
 
 const nameOf = (device, by, i) => device.groupings[by] ? device.groupings[by].names[device.groupings[by].number[i]] : "";
 
+const TIP_FRAMES = 6;
+
 function blockTip(device, i, moment, box) {
   make("b", `${bytes(device.size[i])} ${nameOf(device, "category", i)}`, box);
   make("div", `${nameOf(device, "path", i)} · ${lineOf(device, device.stack[i])}`, box);
   make("div", momentWords(device, moment), box, {class: "faint"});
+  const frames = framesOf(device, device.stack[i]), shown = frames.slice(0, TIP_FRAMES).map(place);
+  if (frames.length > TIP_FRAMES) shown.push(`and ${counted(frames.length - TIP_FRAMES, "frame")} more`);
+  if (shown.length) make("pre", shown.join("\n"), box);
 }
 
 function showDetail(device, box) {

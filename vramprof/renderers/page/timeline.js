@@ -82,7 +82,7 @@ function drawReserved(paint, columns, y, raster, ink) {
 function drawProcess(paint, device, axis, y, width) {
   const {sample_moment: moments, sample_process: sizes} = device.columns;
   if (!moments.length) return;
-  const color = "#d5310b", xs = [...moments].map(moment => axis.pixel(moment)), ys = [...sizes].map(y);
+  const color = css("--alert"), xs = [...moments].map(moment => axis.pixel(moment)), ys = [...sizes].map(y);
   paint.save(); paint.beginPath(); paint.rect(0, 0, width, paint.canvas.height); paint.clip();
   stepLine(paint, xs, ys, width, color);
   paint.restore();
@@ -92,7 +92,7 @@ function drawProcess(paint, device, axis, y, width) {
 }
 
 function drawLimit(paint, device, top, y, width) {
-  const limit = device.told.total_bytes, color = "#d5310b";
+  const limit = device.told.total_bytes, color = css("--alert");
   if (!limit) return;
   paint.font = "11px system-ui, sans-serif";
   if (limit > top) { haloed(paint, `card ${bytes(limit)} ↑`, width - 80, 14, color, "right"); return; }
@@ -122,8 +122,8 @@ function drawMarks(paint, device, axis, height, width, ink) {
   for (const [i, moment] of device.columns.oom_moment.entries()) {
     const x = axis.pixel(moment);
     if (x < 0 || x > width) continue;
-    paint.fillStyle = "#d5310b"; paint.fillRect(x - 1, 0, 2, height);
-    haloed(paint, `out of memory: ${bytes(device.columns.oom_size[i])} asked`, x - 5, 28, "#d5310b", "right");
+    paint.fillStyle = css("--alert"); paint.fillRect(x - 1, 0, 2, height);
+    haloed(paint, `out of memory: ${bytes(device.columns.oom_size[i])} asked`, x - 5, 28, css("--alert"), "right");
   }
   const peak = axis.pixel(device.told.peak.moment + .5);
   if (peak >= 0 && peak <= width) haloed(paint, "▾ peak", peak - 4, 26, ink);
