@@ -96,6 +96,7 @@ def test_without_a_path_the_newest_dump_here(tmp_path: Path, monkeypatch: pytest
     write(tmp_path / "s.pickle", one_step())
     found = diagnose()
     assert (found.source, found.failed) == ("s.pickle", False)
+    assert "no out-of-memory event is recorded" in str(found)
     assert main(["diagnose"]) == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from vramprof.errors import RecordingError
 from vramprof.findings import find_all, gather_facts
@@ -13,6 +13,7 @@ from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, text_ca
 from vramprof.recording import Recording, open_folder
 from vramprof.recording.scrub import scrub
 from vramprof.recording.storage import save_folder
+from vramprof.renderers.diagnosis import as_dict, render_diagnosis
 from vramprof.sources.files import load_file
 from vramprof.sources.kineto import looks_like_json
 from vramprof.sources.oom_text import find_ooms
@@ -21,7 +22,22 @@ from vramprof.what_if import try_settings
 _READ_BY_OTHERS = ("MPS", "XPU")
 
 
-def diagnose(source: Recording | str | Path | None = None, *, what_if: bool = False) -> Diagnosis:
+class Answer(Diagnosis):
+    """A diagnosis that can be printed."""
+
+    def text(self, *, width: int = 80, color: bool = False) -> str:
+        """One screen for a terminal."""
+        return render_diagnosis(self, width=width, color=color)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The diagnosis as plain data, as --json prints it."""
+        return as_dict(self)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def diagnose(source: Recording | str | Path | None = None, *, what_if: bool = False) -> Answer:
     """Why memory ran out: from a recording, a torch snapshot, a profiler's trace, or a log with the error's text.
 
     Args:
@@ -76,7 +92,7 @@ def newest_dump(folder: Path | None = None) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
-def diagnose_recording(recording: Recording, *, source: str = "recording", what_if: bool = False) -> Diagnosis:
+def diagnose_recording(recording: Recording, *, source: str = "recording", what_if: bool = False) -> Answer:
     """Devices that ran out of memory; where none did, all of them."""
     facts = gather_facts(recording)
     findings = find_all(facts)
@@ -85,10 +101,10 @@ def diagnose_recording(recording: Recording, *, source: str = "recording", what_
     if what_if:
         failed = [(device, try_settings(case, recording, device)) for device, case in failed]
     gaps = tuple(str(reason) for reason in recording.gaps["reason"].tolist())
-    return Diagnosis(source, recording.emulated, tuple(case for _, case in failed), gaps)
+    return Answer(source, recording.emulated, tuple(case for _, case in failed), gaps)
 
 
-def diagnose_log(stream: BinaryIO, name: str) -> Diagnosis:
+def diagnose_log(stream: BinaryIO, name: str) -> Answer:
     """Every error text in a log, in constant memory.
 
     Raises:
@@ -105,7 +121,7 @@ def diagnose_log(stream: BinaryIO, name: str) -> Diagnosis:
         raise RecordingError(f"{name}: {sorted(others)[0]}: out-of-memory errors of CUDA and ROCm are read")
     if not cases:
         raise RecordingError(f"{name}: no out-of-memory error of torch in it")
-    return Diagnosis(name, False, tuple(cases), tuple(sorted(others)))
+    return Answer(name, False, tuple(cases), tuple(sorted(others)))
 
 
 def _is_pickle(path: Path) -> bool:

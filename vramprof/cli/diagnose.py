@@ -35,18 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from vramprof.api import diagnose
     from vramprof.diagnosis import write_scrubbed
-    from vramprof.renderers.diagnosis import as_dict, render_diagnosis
 
     if arguments.scrub:
         write_scrubbed(arguments.path, Path(arguments.scrub))
         return 0
     found = diagnose(arguments.path, what_if=arguments.what_if)
     if arguments.json:
-        print(json.dumps(as_dict(found), indent=1))
+        print(json.dumps(found.as_dict(), indent=1))
     else:
         terminal = sys.stdout.isatty()
         width = min(shutil.get_terminal_size().columns, 120) if terminal else 80
-        sys.stdout.write(render_diagnosis(found, width=width, color=terminal))
+        sys.stdout.write(found.text(width=width, color=terminal))
     if not found.failed:
         return 0
     return 3 if any(case.cure for case in found.cases) else 1
