@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from vramprof.analyses.allocations import find_allocations
+from vramprof.analyses.attribution import attribute
+from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.survivors import Survivor, find_survivors
-from vramprof.findings.facts import gather_facts
 from vramprof.recording import Recorder, Recording
 from vramprof.sources.allocator_history import allocator_history
 from vramprof.sources.devices import require_device
@@ -24,11 +26,16 @@ _EACH = 3
 def suspects(recording: Recording) -> list[tuple[int, int]]:
     """(device, address) of a few tensors of every leak that are still alive: neither the oldest nor the newest."""
     return [
-        (device.index, address)
-        for device in gather_facts(recording).devices
-        for growth in device.leaks.leaking
+        (device, address)
+        for device in recording.device_indices
+        for growth in _leaks(recording, device).leaking
         for address in _middle(growth.addresses)
     ]
+
+
+def _leaks(recording: Recording, device: int) -> Leaks:
+    allocations = find_allocations(recording, device)
+    return find_leaks(recording, allocations, attribute(recording, allocations))
 
 
 def _middle(addresses: tuple[int, ...]) -> tuple[int, ...]:

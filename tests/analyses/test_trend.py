@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vramprof.analyses.trend import find_trend
+from vramprof.analyses.trend import certain_growth, find_trend
 
 
 def test_mann_kendall_by_its_definition() -> None:
@@ -39,3 +39,15 @@ def test_flat_and_short_series_say_nothing() -> None:
 def test_ten_thousand_steps_keep_their_slope() -> None:
     trend = find_trend(512.0 * np.arange(10_000))
     assert trend.slope == pytest.approx(512)
+
+
+def test_growth_is_told_when_it_is_certain_and_not_before() -> None:
+    leak = 10_000_000 + 512 * 1024.0 * np.arange(30)
+    told = [certain_growth(leak[:steps]) is not None for steps in range(1, 31)]
+    assert not any(told[:8])
+    assert all(told[11:])
+    assert certain_growth(np.minimum(leak, leak[6])) is None  # warm-up that ends
+    assert certain_growth(np.tile(leak[:10], 3)) is None  # it comes back
+    chance = np.random.default_rng(2)
+    noise = [certain_growth(1e9 + chance.normal(0, 1e7, 60)) is not None for _ in range(200)]
+    assert np.mean(noise) < 0.02

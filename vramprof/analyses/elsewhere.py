@@ -9,14 +9,9 @@ import numpy as np
 from vramprof.analyses.allocations import Allocations
 from vramprof.analyses.spans import of_kind
 from vramprof.analyses.timeline import Timeline
-from vramprof.analyses.trend import ALPHA, FloatArray, Trend, falls, find_trend, has_stopped
+from vramprof.analyses.trend import WARM_UP, FloatArray, Trend, certain_growth, find_trend
 from vramprof.analyses.windows import FEWEST, find_windows
 from vramprof.recording import Recording
-
-_FEWEST_RISES = 4
-_LEAST_BYTES = 1024**2
-_WARM_UP = 5
-"""One part in so many of the steps is left out at the begin."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +33,14 @@ def find_elsewhere(
 ) -> Elsewhere:
     """Growth of one device outside its allocations, and the room that is left."""
     reserved, peaks = _by_step(recording, allocations, timeline)
-    trend = _certain(reserved)
-    if trend is not None and find_trend(peaks[len(peaks) // _WARM_UP :]).slope > trend.slope / 2:
+    trend = certain_growth(reserved)
+    if trend is not None and find_trend(peaks[len(peaks) // WARM_UP :]).slope > trend.slope / 2:
         trend = None
     headroom = None
     if total_bytes and outside_bytes is not None and len(timeline.allocated_bytes):
         highest = int(peaks[-3:].max()) if len(peaks) else int(timeline.allocated_bytes.max())
         headroom = max(total_bytes - outside_bytes - highest, 0)
-    return Elsewhere(trend, _certain(_outside(recording, allocations.device)), headroom)
+    return Elsewhere(trend, certain_growth(_outside(recording, allocations.device)), headroom)
 
 
 def _by_step(recording: Recording, allocations: Allocations, timeline: Timeline) -> tuple[FloatArray, FloatArray]:
@@ -68,15 +63,3 @@ def _outside(recording: Recording, device: int) -> FloatArray:
         return np.zeros(0)
     last = np.searchsorted(both["time_ns"].to_numpy(dtype=np.int64), ends, side="right") - 1
     return values[np.maximum(last, 0)]
-
-
-def _certain(level: FloatArray) -> Trend | None:
-    """The trend, if this series certainly grows, still does, and never fell."""
-    watched = level[len(level) // _WARM_UP :]
-    if len(watched) < FEWEST or watched[-1] - watched[0] < _LEAST_BYTES or falls(watched):
-        return None
-    rises = np.flatnonzero(np.diff(watched) > 0)
-    trend = find_trend(watched)
-    if len(rises) < _FEWEST_RISES or trend.p_value >= ALPHA or has_stopped(watched - watched[0], rises):
-        return None
-    return trend

@@ -20,6 +20,11 @@ ALPHA = 0.005
 _STILL_RATIO = 0.25
 """Growth in the last third, as a share of the growth over all, under which it has stopped."""
 _FALL_RATIO = 0.5
+WARM_UP = 5
+"""One part in so many of the steps is left out at the begin."""
+_FEWEST_STEPS = 8
+_FEWEST_RISES = 4
+_LEAST_BYTES = 1024**2
 
 MOST_POINTS = 256
 """Longer series are cut into so many pieces, each the least of its values."""
@@ -94,6 +99,22 @@ def has_stopped(level: FloatArray, births: IntArray) -> bool:
         return True
     late_births = int((births > (births[0] + last) / 2).sum())
     return late_births < len(births) / 2 and _at_most(late_births, len(births)) < 0.05
+
+
+def certain_growth(level: npt.ArrayLike, *, least_bytes: int = _LEAST_BYTES) -> Trend | None:
+    """The trend of bytes at the end of each step if they certainly grow, still do, and never fell; else None.
+
+    Cheap enough to be asked at the end of every step: a live session asks it of torch's allocated bytes.
+    """
+    series = np.asarray(level, dtype=np.float64)
+    watched = series[len(series) // WARM_UP :]
+    if len(watched) < _FEWEST_STEPS or watched[-1] - watched[0] < least_bytes or falls(watched):
+        return None
+    rises = np.flatnonzero(np.diff(watched) > 0)
+    trend = find_trend(watched)
+    if len(rises) < _FEWEST_RISES or trend.p_value >= ALPHA or has_stopped(watched - watched[0], rises):
+        return None
+    return trend
 
 
 def _at_most(successes: int, trials: int) -> float:
