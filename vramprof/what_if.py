@@ -100,7 +100,7 @@ def _named_card(trial: Trial, tape: Tape) -> Trial:
     outside = max(tape.total_bytes - (tape.available_bytes or 0), 0) if tape.total_bytes else 1 << 30
     cards = sorted((find_gpu(name).total, name) for name in gpu_names())
     name = next((name for total, name in cards if total - outside >= need), None)
-    line = f"{format_bytes(need)} reserved in all" + (
+    line = f"{format_bytes(need)} reserved up to here" + (
         f": fits on {name}" if name else ": more than any card of the catalog"
     )
     return replace(trial, line=line)

@@ -141,7 +141,8 @@ def _levers(device: DeviceFacts) -> tuple[Lever, ...]:
     total = max(device.peak.allocated_bytes, 1)
     if held.get("unattributed", 0) > total // 2:
         return ()
-    activations, optimizer = held.get("activations", 0), held.get("optimizer", 0)
+    activations = held.get("activations", 0) + held.get("outputs", 0)  # "outputs" where backward was not reached
+    optimizer = held.get("optimizer", 0)
     levers = [
         Lever(
             "halve the batch (and accumulate gradients)",

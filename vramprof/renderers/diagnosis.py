@@ -146,10 +146,11 @@ def _fixes(case: OomCase) -> Iterator[RenderableType]:
     if case.not_tried:
         yield Text(f"no what-if: {case.not_tried}", style="yellow")
     if case.levers and case.causes and case.causes[0].kind is CauseKind.CAPACITY:
-        table = _table("change to the program, by formula (not run)", "saves", "")
+        yield Text("changes to the program, by formula (not run):", style="dim")
         for lever in case.levers[:3]:
-            table.add_row(Text(lever.action), format_bytes(lever.saving_bytes), Text(lever.how, style="dim"))
-        yield table
+            yield Text.assemble(
+                f"  {lever.action}: ", (format_bytes(lever.saving_bytes), "bold"), (f" ({lever.how})", "dim")
+            )
 
 
 def _trials(case: OomCase) -> Iterator[RenderableType]:
