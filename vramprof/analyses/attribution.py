@@ -3,7 +3,8 @@
 1. Measured: the storage was seen under a name (parameter, buffer, gradient, optimizer state, input, cache, saved by
    autograd).
 2. Inferred from spans and lifetimes: made in a forward and freed inside a backward is an activation, made in a
-   backward and alive after it a gradient, made in an optimizer's step and alive after it a state.
+   backward and alive after it a gradient, made in an optimizer's step and alive after it a state. What the program
+   makes outside modules, backward passes and optimizers, and feeds to none of them, is the program's own.
 3. Inferred from frames, where there are no spans: torch's own functions on the stack tell the phase.
 What none of these tells is unattributed, never guessed.
 """
@@ -32,7 +33,7 @@ from vramprof.recording.schema import NO_STACK
 
 CATEGORIES = (
     "weights", "gradients", "optimizer", "activations", "inputs", "outputs", "kv_cache", "temporaries", "workspaces",
-    "buffers", "unattributed",
+    "buffers", "program", "unattributed",
 )  # fmt: skip
 UNATTRIBUTED = CATEGORIES.index("unattributed")
 NO_MODULE = "(none)"
@@ -104,20 +105,21 @@ def _infer(
     hints: npt.NDArray[np.object_],
 ) -> None:
     phase = contexts.phase
-    stays = allocations.free_row == allocations.event_count
     before = allocations.alloc_row == BEFORE
     into, freed_in = _backward_lives(allocations, backward)
     outlives = _outlives(allocations, contexts)
     forward = phase == FORWARD
     outside = (phase == OUTSIDE) & ~before
     to_forward = outside & _lives_into(allocations, forward)
-    _set(category, "temporaries", (phase != OUTSIDE) | (outside & ~stays))
-    _set(category, "outputs", (forward & outlives) | (outside & into))
+    _set(category, "program", outside)
+    _set(category, "temporaries", phase != OUTSIDE)
+    _set(category, "outputs", (forward & outlives) | (outside & into & _after_forward(allocations, forward)))
     _set(category, "inputs", to_forward)
     _set(category, "weights", (outside | before) & (hints == Hint.WEIGHT))
     _set(category, "activations", (forward | (outside & ~to_forward)) & freed_in)
     _set(category, "activations", (phase == RECOMPUTE) & outlives)
     _set(category, "gradients", (phase == BACKWARD) & _survives(allocations, backward))
+    _set(category, "weights", hints == Hint.GATHERED)
     _set(category, "gradients", hints == Hint.GRADIENT)
     _set(category, "optimizer", ((phase == OPTIMIZER) & outlives) | (hints == Hint.OPTIMIZER_STATE))
     _set(category, "workspaces", hints == Hint.WORKSPACE)
@@ -132,6 +134,12 @@ def _backward_lives(allocations: Allocations, backward: tuple[Interval, ...]) ->
     freeing = np.searchsorted(begins, allocations.free_row, side="right") - 1
     inside = (freeing >= following) & (allocations.free_row <= ends[np.maximum(freeing, 0)])
     return allocations.free_row > next_begin, inside & (freeing >= 0)
+
+
+def _after_forward(allocations: Allocations, forward: npt.NDArray[np.bool_]) -> _Bools:
+    """Which allocations were made after the first forward of all: the loss and what is computed from outputs."""
+    rows = allocations.alloc_row[forward]
+    return np.asarray(allocations.alloc_row > (rows.min() if len(rows) else np.iinfo(np.int64).max), dtype=np.bool_)
 
 
 def _survives(allocations: Allocations, backward: tuple[Interval, ...]) -> _Bools:

@@ -40,8 +40,9 @@ class Contexts:
 
 def find_contexts(recording: Recording, allocations: Allocations, backward: tuple[Interval, ...]) -> Contexts | None:
     """Who made each allocation; None where the recording has no spans."""
+    ours = (recording.spans["id"] != NO_CONTEXT).any()
     spans = recording.spans[recording.spans["kind"].isin(_WORK)].reset_index(drop=True)
-    if not spans["kind"].isin(("forward", "module")).any():
+    if not ours and not spans["kind"].isin(("forward", "module")).any():
         return None
     position, exact = _positions(recording, allocations, spans)
     phase, phase_span = _phases(spans)
@@ -63,7 +64,7 @@ def _positions(
     """Each allocation's row in `spans`, NOWHERE for none, and whether torch's stamp tells it."""
     count = len(allocations.address)
     inside = allocations.alloc_row != BEFORE
-    if not allocations.event_count:
+    if not allocations.event_count or spans.empty:
         return np.full(count, NOWHERE), np.zeros(count, dtype=np.bool_)
     rows = np.maximum(allocations.alloc_row, 0)
     times = allocations.time_ns[rows]

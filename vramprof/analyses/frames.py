@@ -20,6 +20,7 @@ class Hint(Enum):
     OPTIMIZER_STATE = "optimizer state"
     OPTIMIZER = "optimizer"
     WEIGHT = "weight"
+    GATHERED = "weights gathered from all ranks"
     FORWARD = "forward"
 
 
@@ -54,13 +55,28 @@ def users_frame(frames: Sequence[Frame]) -> Frame | None:
     return next((frame for frame in python if is_users(frame)), python[0] if python else None)
 
 
+_GATHERED = (
+    "_fsdp_param.py", "foreach_all_gather@", "all_gather_copy_in", "_alloc_padded_unsharded_flat_param@",
+    "_use_low_precision_shard@", "_all_gather_flat_param@",
+)  # fmt: skip
+"""Functions of FSDP1 and FSDP2 that allocate whole weights out of shards."""
+
+
+def _is_reducer(frames: Sequence[Frame]) -> bool:
+    """DDP's buckets and FSDP's inputs and outputs of reduce-scatter."""
+    innermost = frames[0].filename.replace("\\", "/") if frames else ""
+    return innermost.endswith("nn/parallel/distributed.py") or any(f.name == "foreach_reduce" for f in frames)
+
+
 def hint(frames: Sequence[Frame]) -> Hint:
     """What kind of work these frames are, the most telling first."""
     text = " ".join(f"{frame.name}@{frame.filename}" for frame in frames).replace("\\", "/")
     if any(word in text for word in ("CUDABlasHandle", "getNewWorkspace", "CUDABlasLtWorkspace", "cudnn::")):
         return Hint.WORKSPACE
-    if "AccumulateGrad" in text:
+    if "AccumulateGrad" in text or "_make_grads@" in text or _is_reducer(frames):
         return Hint.GRADIENT
+    if any(word in text for word in _GATHERED):
+        return Hint.GATHERED
     if "_init_group@" in text:
         return Hint.OPTIMIZER_STATE
     if "torch/optim/" in text:

@@ -11,5 +11,6 @@ COLORS = {
     "temporaries": "#d55e00",
     "workspaces": "#8c8c8c",
     "buffers": "#5e4fa2",
+    "program": "#f0e442",
     "unattributed": "#c9c9c9",
 }

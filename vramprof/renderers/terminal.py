@@ -21,7 +21,7 @@ from vramprof.units import format_bytes
 _COLORS = {
     "weights": "blue", "gradients": "yellow", "optimizer": "magenta", "activations": "green", "inputs": "cyan",
     "outputs": "bright_green", "kv_cache": "bright_cyan", "temporaries": "red", "workspaces": "bright_black",
-    "buffers": "bright_blue", "unattributed": "white",
+    "buffers": "bright_blue", "program": "bright_yellow", "unattributed": "white",
 }  # fmt: skip
 _SEVERITY = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _SPARKS = "▁▂▃▄▅▆▇█"

@@ -6,6 +6,7 @@ exact; where torch cannot do that, it has a time alone.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("moment", "time_ns", "device", "address", "size_bytes", "category", "name")
 _FLUSH_ROWS = 8192
 _DEPTH = 4
+_MOST_TRIED = 16
 
 
 class NameLog:
@@ -47,13 +49,21 @@ class NameLog:
             return
         number, now = next(self._moments), time.time_ns()
         if self._annotate is not None:
-            for address in {device: address for _, device, address, _ in named}.values():
-                self._annotate(address, f"{CONTEXT_PREFIX}{number}")
+            for device in {device for _, device, _, _ in named}:
+                self._mark(number, [address for _, where, address, _ in named[:_MOST_TRIED] if where == device])
         kind = self._word(category)
         for name, device, address, size_bytes in named:
             self._rows.extend((number, now, device, address, size_bytes, kind, self._word(name)))
         if len(self._rows) >= _FLUSH_ROWS * len(_COLUMNS):
             self.flush()
+
+    def _mark(self, number: int, addresses: list[int]) -> None:
+        """An event of torch's history, on the first address that begins a block."""
+        assert self._annotate is not None
+        for address in addresses:
+            with contextlib.suppress(RuntimeError):  # inside a block, or of another allocator
+                self._annotate(address, f"{CONTEXT_PREFIX}{number}")
+                return
 
     def _word(self, text: str) -> int:
         return self._words.setdefault(text, len(self._words))
