@@ -17,20 +17,29 @@ from vramprof.sources.files import load_file
 __all__ = ["Profiler", "Recording", "Report", "diagnose", "emulate", "load", "predict", "profile"]
 
 
-def profile(*, out: str | Path | None = None, max_entries: int = MAX_ENTRIES) -> Profiler:
+def profile(
+    *,
+    out: str | Path | None = None,
+    mode: str = "trace",
+    steps: tuple[int, int] | str | None = None,
+    max_entries: int = MAX_ENTRIES,
+) -> Profiler:
     """Profile GPU memory: `with vramprof.profile() as prof: train()`, then `print(prof.report())`.
 
     Modules, optimizers, phases and steps are found by themselves. Constructing does nothing; `with` starts.
 
     Args:
         out: a `.vram` folder to write to while the program runs.
+        mode: "trace" records every allocation; "monitor" counters alone, and traces a few steps when it sees a higher
+            peak, growth or a device nearly full.
+        steps: trace the steps [first, last) alone and monitor the others; (3, 6) or "3:6".
         max_entries: how many allocator events torch keeps in its ring.
 
     Raises:
         NoDeviceError: on entering, there is no CUDA device.
-        SessionError: on entering, another session is running.
+        SessionError: there is no such mode or no such range; on entering, another session is running.
     """
-    return Profiler(out=out, max_entries=max_entries)
+    return Profiler(out=out, mode=mode, steps=steps, max_entries=max_entries)
 
 
 def load(path: str | Path) -> Report:

@@ -18,16 +18,20 @@ from vramprof.errors import SessionError
 from vramprof.recording import Recorder, Recording
 from vramprof.recording.storage import save_folder
 from vramprof.report import Report
-from vramprof.sources.allocator_history import MAX_ENTRIES, allocator_history
+from vramprof.sources.allocator_history import MAX_ENTRIES, AllocatorHistory
 from vramprof.sources.device_limits import device_limits
 from vramprof.sources.devices import allocated_bytes, record_devices, require_device
 from vramprof.sources.guessed_reads import guessed_reads
 from vramprof.sources.program import Program, program_spans
-from vramprof.sources.sampler import memory_samples
+from vramprof.sources.sampler import INTERVAL_S, memory_samples
+from vramprof.sources.windows import Steps, Windows
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _active: list[Profiler] = []
+
+MODES = ("trace", "monitor")
+_MONITOR_INTERVAL_S = 60.0
 
 
 class Profiler:
@@ -35,10 +39,28 @@ class Profiler:
 
     Args:
         out: a `.vram` folder to stream to while the program runs; without one, everything stays in memory.
+        mode: "trace" records every allocation with its stack; "monitor" reads counters at the ends of phases, for as
+            long as the program runs in constant memory, and traces a few steps by itself when it sees a higher peak,
+            growth or a device nearly full.
+        steps: trace the steps [first, last) alone and monitor the others; (3, 6) or "3:6".
         max_entries: how many allocator events torch keeps; older ones are overwritten, and a gap says so.
+
+    Raises:
+        SessionError: there is no such mode, or `steps` is no range.
     """
 
-    def __init__(self, *, out: str | Path | None = None, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self,
+        *,
+        out: str | Path | None = None,
+        mode: str = "trace",
+        steps: tuple[int, int] | str | None = None,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        if mode not in MODES:
+            raise SessionError(f"no mode {mode!r}: choose from {', '.join(MODES)}")
+        self._mode = mode
+        self._steps = None if steps is None else _read_steps(steps)
         self._out = None if out is None else Path(out)
         self._max_entries = max_entries
         self._stack = ExitStack()
@@ -67,11 +89,15 @@ class Profiler:
         with ExitStack() as stack:
             stack.enter_context(_only(self))
             stack.callback(record_devices, recorder, allocated_bytes())
-            stack.enter_context(allocator_history(recorder, max_entries=self._max_entries))
-            stack.enter_context(memory_samples(recorder))
+            always = self._mode == "trace" and self._steps is None
+            history = AllocatorHistory(recorder, max_entries=self._max_entries)
+            windows = Windows(recorder, history, steps=self._steps, always=always)
+            stack.callback(windows.finish)
+            stack.enter_context(memory_samples(recorder, interval_s=INTERVAL_S if always else _MONITOR_INTERVAL_S))
             stack.enter_context(guessed_reads(recorder))
             stack.enter_context(device_limits(recorder))
-            self._program = stack.enter_context(program_spans(recorder))
+            self._program = stack.enter_context(program_spans(recorder, windows))
+            windows.begin(self._program)
             recorder.flush()
             self._stack = stack.pop_all()
         return self
@@ -97,11 +123,15 @@ class Profiler:
 
         @functools.wraps(function)
         def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            with Profiler(out=self._out, max_entries=self._max_entries) as session:
+            with self._again() as session:
                 wrapper.profiler = session  # type: ignore[attr-defined]
                 return function(*args, **kwargs)
 
         return wrapper
+
+    def _again(self) -> Profiler:
+        steps = None if self._steps is None else (self._steps.first, self._steps.last)
+        return Profiler(out=self._out, mode=self._mode, steps=steps, max_entries=self._max_entries)
 
     def step(self) -> None:
         """Say that a step of the loop ends here; without it, steps are found by the optimizer."""
@@ -128,6 +158,16 @@ class Profiler:
     def report(self) -> Report:
         """The report, once the session has ended."""
         return Report(self.recording)
+
+
+def _read_steps(steps: tuple[int, int] | str) -> Steps:
+    try:
+        first, last = (int(part) for part in (steps.split(":") if isinstance(steps, str) else steps))
+    except (ValueError, TypeError):
+        raise SessionError(f"steps {steps!r} is no range: use A:B, as in 3:6") from None
+    if not 0 <= first < last:
+        raise SessionError(f"steps {first}:{last} is empty: use A:B with 0 <= A < B")
+    return Steps(first, last)
 
 
 class _only:

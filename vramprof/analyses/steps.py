@@ -25,6 +25,9 @@ class Step:
 def find_steps(recording: Recording, timeline: Timeline) -> tuple[Step, ...]:
     """Every step, in order."""
     spans = of_kind(recording.spans, "step")
+    window = recording.metadata.get("window")
+    if window:  # steps of an older window, whose events were not kept
+        spans = spans[(spans["end_ns"] > window["begin_ns"]) & (spans["begin_ns"] < window["end_ns"])]
     steps = []
     for index, begin, end in zip(
         spans["step"].tolist(), spans["begin_ns"].tolist(), spans["end_ns"].tolist(), strict=True

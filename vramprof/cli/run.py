@@ -5,6 +5,8 @@ The script's own exit code is passed through. Each rank of a torchrun job writes
 Example:
   vramprof run train.py --epochs 1
   vramprof run --emulate a100-80gb -o run.vram train.py
+  vramprof run --mode monitor train.py
+  vramprof run --steps 3:6 train.py
   torchrun --nproc-per-node 8 -m vramprof run train.py
 """
 
@@ -16,10 +18,14 @@ import sys
 import time
 from pathlib import Path
 
+MODES = ("trace", "monitor")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emulate", metavar="GPU", help="run on an emulated device, e.g. a100-80gb:memory=24GiB")
     parser.add_argument("-o", "--out", metavar="OUT.vram", help="where to record (default: a new folder here)")
+    parser.add_argument("--mode", choices=MODES, default="trace", help="trace every allocation, or counters alone")
+    parser.add_argument("--steps", metavar="A:B", help="trace steps A to B-1 alone, and monitor the others")
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module")
     parser.add_argument("script", metavar="SCRIPT", help="what to run")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
@@ -33,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
         emulate(arguments.emulate)
     out = record_path(arguments.out, arguments.script)
     program = prepare(arguments.script, arguments.arguments, module=arguments.module)
-    session = profile(out=out)
+    session = profile(out=out, mode=arguments.mode, steps=arguments.steps)
     code = run_program(program, session)
     if not session.finished:
         return code  # a warning has said why; the script's own exit code still counts

@@ -47,6 +47,11 @@ class Recorder:
         arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
         self._append(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
 
+    def forget(self, table: str) -> None:
+        """Drop the rows of a table that is not streamed: a newer state of the same takes their place."""
+        with self._lock:
+            self._rows[table], self._batches[table] = [], []
+
     def gap(self, source: str, reason: str, *, begin_ns: int = 0, end_ns: int = 0, lost_count: int = 0) -> None:
         """Say what was lost or failed."""
         self.add("gaps", source, begin_ns, end_ns, lost_count, reason)

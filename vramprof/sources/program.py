@@ -121,8 +121,7 @@ class Program:
         self._local = threading.local()
         self._paths = _Paths()
         self._roots: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        self._parameters: list[tuple[str, weakref.ref[torch.nn.Parameter]]] = []
-        self._parameter_names: dict[int, str] = {}
+        self._parameters: dict[int, tuple[str, weakref.ref[torch.nn.Parameter]]] = {}
         self._state_counts: dict[int, int] = {}
         self._backward: list[_Backward] = []
         self.detailed = True
@@ -198,12 +197,16 @@ class Program:
 
     def _name_weights(self, root: torch.nn.Module, prefix: str) -> None:
         for name, parameter in root.named_parameters():
-            if id(parameter) not in self._parameter_names:
-                self._parameters.append((prefix + name, weakref.ref(parameter)))
-                self._parameter_names[id(parameter)] = prefix + name
+            if not self._name_of(parameter):
+                self._parameters[id(parameter)] = (prefix + name, weakref.ref(parameter))
             self.names.give("weights", storages(parameter, prefix + name))
         for name, buffer in root.named_buffers():
             self.names.give("buffers", storages(buffer, prefix + name))
+
+    def _name_of(self, parameter: torch.nn.Parameter) -> str | None:
+        """The path of a parameter; "" where no module is known to hold it, None where it is new."""
+        known = self._parameters.get(id(parameter))
+        return known[0] if known is not None and known[1]() is parameter else None
 
     def call_ends(self, token: Span | int | None, output: Any) -> None:
         """A module's call is over; `output` is None after an exception."""
@@ -323,7 +326,7 @@ class Program:
 
     def _name_gradients(self) -> None:
         found = []
-        for name, reference in self._parameters:
+        for name, reference in self._parameters.values():
             gradient = getattr(reference(), "grad", None)
             if gradient is not None:
                 if type(gradient) is self._tensor and gradient.is_cuda:
@@ -345,9 +348,8 @@ class Program:
             self._state_counts[id(optimizer)] = -1
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    if id(parameter) not in self._parameter_names:
-                        self._parameters.append(("", weakref.ref(parameter)))
-                        self._parameter_names[id(parameter)] = ""
+                    if self._name_of(parameter) is None:  # of no module that was called yet
+                        self._parameters[id(parameter)] = ("", weakref.ref(parameter))
                         self.names.give("weights", storages(parameter, ""))
                         self.names.give("gradients", storages(parameter.grad, ""))
 
@@ -365,7 +367,7 @@ class Program:
 
     def _states(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, int, int, int]]:
         for parameter, state in optimizer.state.items():
-            yield from storages(state, self._parameter_names.get(id(parameter), ""))
+            yield from storages(state, self._name_of(parameter) or "")
 
     def users_step(self) -> None:
         """The user says that a step ends here; steps are no longer found by themselves."""
@@ -373,26 +375,27 @@ class Program:
             self.steps.users_step()
 
     def _step_ends(self, index: int, begin_ns: int, end_ns: int) -> None:
-        self.spans.add("step", f"step {index}", begin_ns, end_ns)
+        if self.tracing:
+            self.spans.add("step", f"step {index}", begin_ns, end_ns)
         self.spans.step = index + 1
-        self._traced_steps = self._traced_steps + 1 if self.tracing else 0
-        self.detailed = self._traced_steps < _DETAILED_AT_FIRST or self._traced_steps % _DETAILED_EACH == 0
         if self._watcher is not None:
             self._watcher.step_ends(index)
+        self._traced_steps = self._traced_steps + 1 if self.tracing else 0
+        self.detailed = self._traced_steps < _DETAILED_AT_FIRST or self._traced_steps % _DETAILED_EACH == 0
 
     def name_everything(self) -> None:
         """Name what the program holds by now: the weights of every module seen, and the optimizers' states."""
         for root in list(self._roots):
             path = self._paths.get(root) or ""
-            known = next((name for name, _ in self._parameters if name.startswith(f"{path}.")), "")
+            known = next((name for name, _ in self._parameters.values() if name.startswith(f"{path}.")), "")
             self._name_weights(root, f"{path}." if known else "")
 
     def finish(self) -> None:
         """The session ends: the last step ends with it."""
         if not self.closed:
-            self.steps.finish()
             if self.tracing:
                 self.name_everything()
+            self.steps.finish()
         self.closed = True
         self.spans.flush()
         self.names.flush()
