@@ -194,19 +194,23 @@ def _name(
     What was called with is an input only if no module made it: a criterion is called with a model's output.
     """
     saved: set[tuple[int, int]] = set()
+    walked: set[int] = set()
     for found in find_names(moments, allocations):
         index = found.allocation
+        owner = found.name.rpartition(".")[0] if found.category == "optimizer" else found.name  # path.weight.exp_avg
+        module[index] = module[index] or owner.rpartition(".")[0]
         if measured[index] or (found.category == "inputs" and contexts.phase[index] != OUTSIDE):
             continue
         category[index] = CATEGORIES.index(found.category)
         measured[index] = True
         if found.category == "activations":
             saved.add(_pattern(allocations, index))
-        owner = found.name.rpartition(".")[0] if found.category == "optimizer" else found.name  # path.weight.exp_avg
+            walked.add(found.row)
         module[index] = owner.rpartition(".")[0] or module[index]
     if saved:
         for index in np.flatnonzero((category == CATEGORIES.index("outputs")) & ~measured).tolist():
-            if _pattern(allocations, index) in saved:  # what autograd saved in a step that was looked at in detail
+            alive = (allocations.alloc_row[index] <= row < allocations.free_row[index] for row in walked)
+            if _pattern(allocations, index) in saved and not any(alive):  # saved in a step looked at in detail
                 category[index] = CATEGORIES.index("activations")
 
 

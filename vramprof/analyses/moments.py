@@ -28,9 +28,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Name:
-    """An allocation that had a name: its index, the category and the name."""
+    """An allocation that had a name: its index, at which event, the category and the name."""
 
     allocation: int
+    row: int
     category: str
     name: str
 
@@ -92,9 +93,10 @@ def find_names(moments: Moments, allocations: Allocations) -> Iterator[Name]:
     for moment, time_ns, address, category, name in zip(*(moments.tensors[c].tolist() for c in columns), strict=True):
         if category != "moment":
             slack = 0 if moments.is_exact(moment) else _CLOCK_NS
-            index = blocks.holder(int(address), moments.row(moment, time_ns), time_ns, slack)
+            row = moments.row(moment, time_ns)
+            index = blocks.holder(int(address), row, time_ns, slack)
             if index is not None:
-                yield Name(index, category, name)
+                yield Name(index, row, category, name)
 
 
 class _Blocks:
