@@ -40,9 +40,10 @@ class Contexts:
 
 def find_contexts(recording: Recording, allocations: Allocations, backward: tuple[Interval, ...]) -> Contexts | None:
     """Who made each allocation; None where the recording has no spans."""
-    ours = (recording.spans["id"] != NO_CONTEXT).any()
-    spans = recording.spans[recording.spans["kind"].isin(_WORK)].reset_index(drop=True)
-    if not ours and not spans["kind"].isin(("forward", "module")).any():
+    own = recording.spans["id"] != NO_CONTEXT
+    work = recording.spans["kind"].isin(_WORK)
+    spans = recording.spans[work & own if own.any() else work].reset_index(drop=True)
+    if not own.any() and not spans["kind"].isin(("forward", "module")).any():
         return None
     position, exact = _positions(recording, allocations, spans)
     phase, phase_span = _phases(spans)
@@ -86,7 +87,7 @@ def _positions(
 def _phases(spans: pd.DataFrame) -> tuple[IntArray, IntArray]:
     """Of each span its phase, and the row of the span that made it so: the nearest phase among its ancestors."""
     ids, parents, kinds = (spans[column].tolist() for column in ("id", "parent", "kind"))
-    rows = {number: row for row, number in enumerate(ids)}
+    rows = {number: row for row, number in enumerate(ids) if number != NO_CONTEXT}
     phase, owner = np.full(len(ids), FORWARD), np.arange(len(ids))
     for row in sorted(range(len(ids)), key=ids.__getitem__):
         if kinds[row] in PHASES:

@@ -157,7 +157,7 @@ class Program:
             depth = 0
         local.depth = depth + 1
         if not depth and not self._backward and _has_parameters(module):
-            self.steps.forward_begins()
+            self.steps.forward_begins(module)
         return depth
 
     def _traced_begins(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Span:
@@ -179,7 +179,7 @@ class Program:
             self.spans.begin("recompute", path, self._span_of_backward())
             return path
         if _has_parameters(module):
-            self.steps.forward_begins()
+            self.steps.forward_begins(module)
         path = self._learn(module) if path is None else path
         self._name_inputs(args, kwargs)
         self.spans.begin("forward", path)

@@ -1,7 +1,7 @@
 """Turns forward calls and optimizer steps into the steps of the user's loop, whatever its shape.
 
 A training step ends where the next outermost forward begins, once every optimizer of the loop has stepped: with several
-(a GAN) those that stepped in the step before. An inference step is one outermost forward.
+(a GAN) those that stepped in the step before. An inference step ends where its first outermost module is called again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ class Steps:
         self._begin_ns = time.time_ns()
         self._may_end_ns = 0
         self._users = False
+        self._first: weakref.ref[Any] | None = None
         self._expected: weakref.WeakSet[Any] | None = None
         self._stepped: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
-    def forward_begins(self) -> None:
+    def forward_begins(self, root: Any) -> None:
         """An outermost module with parameters is called."""
-        if self._may_end_ns and not self._users:
+        again = self.trains or self._first is None or self._first() in (None, root)
+        if self._may_end_ns and again and not self._users:
             self._end(self._may_end_ns)
+        if self._first is None:
+            self._first = weakref.ref(root)
 
     def forward_ends(self) -> None:
         """An outermost call is over: where nothing is trained, a step may end with it."""
@@ -62,6 +66,7 @@ class Steps:
         self.index += 1
         self._begin_ns = end_ns
         self._may_end_ns = 0
+        self._first = None
         self._stepped.clear()
 
     def finish(self) -> None:
