@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from vramprof.recording import Recorder
 from vramprof.sources.snapshot import collector_paused, record_snapshot
 
@@ -75,3 +78,14 @@ class AllocatorHistory:
         import torch
 
         record_snapshot(self._recorder, torch.cuda.memory._snapshot())
+
+
+@contextmanager
+def allocator_history(recorder: Recorder, *, max_entries: int = MAX_ENTRIES) -> Iterator[None]:
+    """One window, for as long as the block runs."""
+    history = AllocatorHistory(recorder, max_entries=max_entries)
+    history.open()
+    try:
+        yield
+    finally:
+        history.close()
