@@ -1,8 +1,7 @@
 // Opens a device's binary block (vramprof/renderers/columns.py writes it) and gives its columns as typed arrays.
 
 async function openBlock(text) {
-  const packed = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const raw = new Uint8Array(await new Response(stream).arrayBuffer());
   const length = new DataView(raw.buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(raw.subarray(4, 4 + length)));
@@ -13,6 +12,13 @@ async function openBlock(text) {
     at += about.width * about.count;
   }
   return {head, columns};
+}
+
+function fromBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text), found = new Uint8Array(letters.length);
+  for (let i = 0; i < found.length; i++) found[i] = letters.charCodeAt(i);
+  return found;
 }
 
 // Bytes of equal significance lie together, the lowest first; the highest carries the sign.

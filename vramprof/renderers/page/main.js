@@ -146,8 +146,10 @@ async function open() {
   const subject = subjects[state.s], number = state.s;
   opened = number;
   device = null;
+  const hadFocus = parts.several.contains(document.activeElement);
   parts.several.replaceChildren();
   showSeveral(parts.several);
+  if (hadFocus) parts.several.querySelector(".chosen").focus();
   showSummary(subject, parts.summary);
   showFindings(subject);
   drawOverview(parts.strip.canvas, subject, {label: false});
