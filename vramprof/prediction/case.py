@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from vramprof.errors import PlanError
-from vramprof.prediction.architecture import Architecture
 from vramprof.prediction.gpu_file import Gpu
+from vramprof.prediction.model_config import Architecture
 from vramprof.prediction.parameters import Parameters, count_parameters
 from vramprof.prediction.workload import Workload
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramprof.prediction.architecture import Architecture
 from vramprof.prediction.case import Case
 from vramprof.prediction.forms import ALWAYS, FORWARD, Moment, form
+from vramprof.prediction.model_config import Architecture
 from vramprof.prediction.parameters import convolutions
 
 _MEASURED = "saved tensors of transformers 5, on the emulated device"

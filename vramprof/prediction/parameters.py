@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vramprof.prediction.architecture import Architecture
+from vramprof.prediction.model_config import Architecture
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from vramprof.errors import PlanError
-from vramprof.prediction.architecture import Architecture, find_architecture
+from vramprof.prediction.architecture import find_architecture
 from vramprof.prediction.case import Case
 from vramprof.prediction.catalog import find_gpu, gpu_names
 from vramprof.prediction.forms import INFERENCE, TRAINING, Moment, all_forms
 from vramprof.prediction.forms_inference import cache_bytes_per_token
 from vramprof.prediction.gpu_file import Gpu
+from vramprof.prediction.model_config import Architecture
 from vramprof.prediction.workload import Workload
 
 FRAGMENTATION = (1.02, 1.22)
