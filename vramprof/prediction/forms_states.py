@@ -192,7 +192,7 @@ def _tied_gradient(case: Case) -> float:
 def _added_gradient(case: Case) -> float:
     if case.load.accumulate == 1 or case.load.lora_rank:
         return 0
-    sizes = [elements for elements, count in matrices(case.model) if count > 2]
+    sizes = [one.elements for one in matrices(case.model) if one.count > 1]
     return max(sizes, default=0) / case.load.tp * case.trained_bytes
 
 
@@ -271,9 +271,8 @@ def _states(case: Case) -> float:
     if load.optimizer == "muon":
         plain = 0 if load.lora_rank else case.plain_parameters
         return (n + plain) * size
-    total = max(case.parameters.total, 1)
-    sides = sum(count * 2 * elements**0.5 for elements, count in matrices(case.model))
-    return 4 * n / total * (sides or total / 200)  # adafactor: a row and a column of each matrix, taken as square
+    sides = sum(one.count * one.sides for one in matrices(case.model)) or case.parameters.total / 50
+    return size * n / max(case.parameters.total, 1) * sides
 
 
 @form(
@@ -282,7 +281,7 @@ def _states(case: Case) -> float:
     alive=ALWAYS,
     source="torch.optim; bitsandbytes (8 bit, blocks of 256); "
     "Shazeer and Stern, arXiv:1804.04235 (Adafactor); torch.optim.Muon (matrices; AdamW for the rest)",
-    formula="copies·N·B: SGD 0, momentum, Lion and Muon 1, Adam 2; 8 bit 2·(1 + 4/256) B; /n under ZeRO",
+    formula="copies·N·B: SGD 0, momentum, Lion, Muon 1, Adam 2; 8 bit 2·(1 + 4/256) B; Adafactor B·(rows + columns); ZeRO: /n",
 )
 def _optimizer_states(case: Case) -> float:
     return 0 if "optimizer" in case.load.offload else _states(case) / _state_shards(case)
@@ -319,7 +318,7 @@ def _inside_step(case: Case) -> float:
     if load.optimizer in ("adam", "adamw"):
         return n * (4 if load.mixed == "masters" else case.trained_bytes)
     if load.optimizer == "adafactor":
-        sizes: list[float] = [elements for elements, _ in matrices(case.model)] or [case.trained]
+        sizes: list[float] = [one.elements for one in matrices(case.model)] or [case.trained]
         pairs = [one + other for one, other in zip(sizes, [*sizes[1:], 0], strict=True)]
         return max(pairs) / case.load.tp / _state_shards(case) * case.trained_bytes
     largest = case.model.hidden * max(case.model.ffn, case.model.expert_ffn)
@@ -375,11 +374,12 @@ def _slack(case: Case, size: float, sharded: bool) -> float:
     """What blocks hold beyond one copy of all weights, of `size` bytes each, on this rank."""
     ways = case.load.tp * case.load.pp * (case.load.shards if sharded else 1)
     total = 0.0
-    for elements, count in matrices(case.model):
-        one = elements * size / ways * (case.load.pp if count > 2 else 1)
+    for matrix in matrices(case.model):
+        stages = case.load.pp if matrix.count > 1 else 1
+        one = matrix.elements * size / ways * stages
         rest = -one % (2 * MIB)
         slack = (rest if rest <= MIB else 0) if one >= 10 * MIB else 64 * KIB if one > MIB else 256
-        total += slack * count / (case.load.pp if count > 2 else 1)
+        total += slack * matrix.count / stages
     return total
 
 

@@ -122,14 +122,14 @@ class _Reader:
     """Numbers out of a config, under any of the names that they go by."""
 
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
-        self._config, self._where = config, where
+        self._config, self.where = config, where
 
     def number(self, *names: str, default: int | None = None, least: int = 1) -> int:
         value = next((self._config[name] for name in names if self._config.get(name) is not None), default)
         if value is None:
-            raise ArchitectureError(f"{self._where}: {names[0]} is not given")
+            raise ArchitectureError(f"{self.where}: {names[0]} is not given")
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ArchitectureError(f"{self._where}: {names[0]}: {value!r} is not a whole number of at least {least}")
+            raise ArchitectureError(f"{self.where}: {names[0]}: {value!r} is not a whole number of at least {least}")
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -152,8 +152,8 @@ def _sizes(read: _Reader) -> dict[str, Any]:
     hidden, heads = read.number("hidden_size", "n_embd", "d_model"), read.number(
         "num_attention_heads", "n_head", "num_heads"
     )  # fmt: skip
-    if "head_dim" not in read._config and "d_kv" not in read._config and hidden % heads:
-        raise ArchitectureError(f"{read._where}: hidden_size {hidden} is no multiple of {heads} heads")
+    if not read.positive("head_dim", "d_kv") and hidden % heads:
+        raise ArchitectureError(f"{read.where}: hidden_size {hidden} is no multiple of {heads} heads")
     return {
         "hidden": hidden,
         "layers": read.number("num_hidden_layers", "n_layer", "num_layers"),
@@ -292,7 +292,7 @@ def _t5(read: _Reader) -> dict[str, Any]:
 def _resnet(read: _Reader) -> dict[str, Any]:
     blocks = tuple(read.names("depths"))
     if len(blocks) != 4 or not all(isinstance(count, int) and count > 0 for count in blocks):
-        raise ArchitectureError(f"{read._where}: depths: a ResNet has four stages, as in [3, 4, 6, 3]")
+        raise ArchitectureError(f"{read.where}: depths: a ResNet has four stages, as in [3, 4, 6, 3]")
     return {
         "blocks": blocks, "bottleneck": read.text("layer_type") != "basic", "channels": 3, "image": 224,
         "classes": read.number("num_labels", default=1000),

@@ -106,25 +106,56 @@ def mlp(model: Architecture, width: int) -> int:
     return matrices * h * width + ((matrices - 1) * width + h if model.mlp_bias else 0)
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """A large tensor of weights, as transformers lays it out; experts are a stack in one tensor."""
+
+    rows: int
+    columns: int
+    count: int
+    stack: int = 1
+
+    @property
+    def elements(self) -> int:
+        """Of one such tensor."""
+        return self.rows * self.columns * self.stack
+
+    @property
+    def sides(self) -> int:
+        """Rows and columns, as Adafactor keeps a number for each."""
+        return (self.rows + self.columns) * self.stack
+
+
 @functools.cache
-def matrices(model: Architecture) -> tuple[tuple[int, int], ...]:
-    """(elements, how many) of the large tensors that hold the weights, as transformers lays them out."""
+def matrices(model: Architecture) -> tuple[Matrix, ...]:
+    """In the order in which a model has them."""
     if not model.layers:
         return ()
+    h, layers, dense = model.hidden, model.layers, model.layers - model.moe_layers
+    found = [Matrix(model.vocab, h, 1)]
+    found += [Matrix(rows, columns, layers) for rows, columns in _attention_shapes(model)]
+    up, down = Matrix(model.ffn, h, dense), Matrix(h, model.ffn, dense)
+    found += [Matrix(2 * model.ffn, h, dense), down] if model.fused_gate_up else [*[up] * (1 + model.gated), down]
+    if model.moe_layers:
+        wide, narrow = model.expert_ffn, model.shared_ffn
+        found += [
+            Matrix(2 * wide, h, model.moe_layers, model.experts),
+            Matrix(h, wide, model.moe_layers, model.experts),
+        ]
+        found += [Matrix(narrow, h, 2 * model.moe_layers), Matrix(h, narrow, model.moe_layers)]
+    found.append(Matrix(model.vocab, h, 0 if model.tied else 1))
+    return tuple(one for one in found if one.elements and one.count)
+
+
+def _attention_shapes(model: Architecture) -> list[tuple[int, int]]:
     h, wide, narrow = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
-    layer = [h * (wide + 2 * narrow)] if model.fused_qkv else [h * wide, h * narrow, h * narrow]
-    layer.append(wide * h)
     if model.kv_rank:
-        up = model.heads * (model.nope_dim + model.v_dim)
-        queries = [h * model.q_rank, model.q_rank * wide] if model.q_rank else [h * wide]
-        layer = [*queries, h * (model.kv_rank + model.rope_dim), model.kv_rank * up, model.heads * model.v_dim * h]
-    dense = [2 * h * model.ffn, h * model.ffn] if model.fused_gate_up else [h * model.ffn] * (3 if model.gated else 2)
-    moe = [model.experts * h * model.expert_ffn * k for k in (2, 1)] + [h * model.shared_ffn] * 3
-    found = [(model.vocab * h, 1 if model.tied else 2), *((size, model.layers) for size in layer)]
-    found += [(size, model.layers - model.moe_layers) for size in dense]
-    return tuple(
-        (size, count) for size, count in [*found, *((size, model.moe_layers) for size in moe)] if size and count
-    )
+        q = model.q_rank
+        queries = [(q, h), (wide, q)] if q else [(wide, h)]
+        up = (model.heads * (model.nope_dim + model.v_dim), model.kv_rank)
+        return [*queries, (model.kv_rank + model.rope_dim, h), up, (h, model.heads * model.v_dim)]
+    inputs = [(wide + 2 * narrow, h)] if model.fused_qkv else [(wide, h), (narrow, h), (narrow, h)]
+    return [*inputs, (h, wide)]
 
 
 @dataclass(frozen=True)
