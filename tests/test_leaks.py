@@ -48,6 +48,35 @@ print(json.dumps([said, torch._C._cuda_isHistoryEnabled()]))
     assert still_on is False
 
 
+def test_a_look_in_the_middle_names_what_the_programs_end_frees() -> None:
+    told = told_by(
+        """
+import json, torch, vramprof
+from vramprof.leaks import look
+layer = torch.nn.Linear(512, 512).cuda()
+
+def train(steps):
+    kept = []
+    for step in range(steps):
+        with torch.no_grad():
+            kept.append(layer(torch.randn(64, 512, device="cuda")))
+        prof.step()
+        if step in (3, 14):
+            said.append(look(prof._recorder))
+
+said = []
+with vramprof.profile() as prof:
+    train(16)
+(finding,) = [one for one in prof.report().findings if one.code.startswith("VP20")]
+print(json.dumps([said, finding.code, finding.holder]))
+"""
+    )
+    said, code, holder = told
+    assert said == [False, True]
+    assert code == "VP201"
+    assert "list 'kept' in train()" in holder
+
+
 CHOSEN = {
     "validation_loss_without_no_grad": "VP202",
     "a_hook_more_each_step": "VP205",

@@ -15,6 +15,7 @@ from vramprof.analyses.survivors import Survivor, find_survivors
 from vramprof.recording import Recorder, Recording
 from vramprof.sources.allocator_history import allocator_history
 from vramprof.sources.devices import require_device
+from vramprof.sources.history_so_far import recording_so_far
 from vramprof.sources.holders import BUDGET_S, Holder, find_holders, record_holders
 from vramprof.units import format_bytes
 
@@ -31,6 +32,18 @@ def suspects(recording: Recording) -> list[tuple[int, int]]:
         for growth in _leaks(recording, device).leaking
         for address in _middle(growth.addresses)
     ]
+
+
+def look(recorder: Recorder, *, budget_s: float = BUDGET_S) -> bool:
+    """Ask, in the middle of a live session, whether something leaks, and record who holds it; says whether it does.
+
+    For a session to call once `certain_growth` says that its allocated bytes grow: before the program's end frees what
+    leaked, and with it the answer. Costs a snapshot of torch's history, and the walk if something does leak.
+    """
+    found = suspects(recording_so_far(recorder))
+    if found:
+        record_holders(recorder, found, budget_s=budget_s)
+    return bool(found)
 
 
 def _leaks(recording: Recording, device: int) -> Leaks:

@@ -83,7 +83,8 @@ def _keeper(row: Mapping[Hashable, Any]) -> Keeper:
 
 def _commonest(growth: Growth, by_address: Mapping[int, Keeper]) -> Keeper | None:
     """The keeper of most of a line's tensors; one that was not found counts only where no other was."""
-    asked = [by_address[address] for address in growth.addresses if address in by_address]
+    addresses = dict.fromkeys((*growth.addresses, *growth.held))
+    asked = [by_address[address] for address in addresses if address in by_address]
     known = [keeper for keeper in asked if keeper.kind != _UNKNOWN] or asked
     if not known:
         return None

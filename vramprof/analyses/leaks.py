@@ -46,7 +46,8 @@ OF_WEIGHTS = "optimizer state, bounded by the weights"
 class Growth:
     """What one stack allocated and kept. `leaks` is the verdict and `reason` says why.
 
-    `trend` is in bytes per step; `addresses` are those of the blocks that are alive at the end, oldest first.
+    `trend` is in bytes per step; `addresses` are those of the blocks that are never freed, oldest first, `held` those
+    that were alive after the last step looked at: a program's end may have freed them since.
     """
 
     leaks: bool
@@ -59,6 +60,7 @@ class Growth:
     alive_count: int
     births: tuple[int, ...]
     addresses: tuple[int, ...]
+    held: tuple[int, ...]
 
     @property
     def line(self) -> Frame | None:
@@ -231,6 +233,7 @@ def _growth(
         alive_count=len(at_end),
         births=tuple(births.tolist()),
         addresses=tuple(allocations.address[np.sort(alive)].tolist()),
+        held=tuple(allocations.address[at_end].tolist()),
     )
 
 

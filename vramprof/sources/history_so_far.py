@@ -1,0 +1,18 @@
+"""Turns torch's history up to this moment into a recording, while the recording goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vramprof.recording import Recorder, Recording
+from vramprof.sources.snapshot import record_snapshot
+
+
+def recording_so_far(recorder: Recorder) -> Recording:
+    """What a live recorder would hold if the session ended now. Costs a snapshot, so not for every step."""
+    import torch
+
+    history = Recorder(origin=recorder.origin, emulated=recorder.emulated)
+    record_snapshot(history, torch.cuda.memory._snapshot())
+    events, rest = history.freeze(), recorder.freeze()
+    return replace(rest, stacks=events.stacks, events=events.events, blocks=events.blocks)
