@@ -18,6 +18,8 @@ from prediction_accuracy.programs.liger_kernels.bench import (
     random_input,
 )
 
+Turn = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
 
 @bench("embedding")
 def embedding(provider: str, x: int, *, b: int, t: int, d: int, dtype: torch.dtype) -> Bench:
@@ -156,30 +158,48 @@ def megatron_rms_norm(provider: str, x: int, *, s: int, b: int) -> Bench:
     return Bench(lambda: layer(states), of_sum)
 
 
-@bench("rope")
+@bench("rope", "llama4_rope")
 def rope(
     provider: str,
     x: int,
     *,
+    kernel: str,
     dtype: torch.dtype,
     num_q_heads: int,
     num_kv_heads: int,
     hidden_size: int = 0,
     seq_len: int = 0,
 ) -> Bench:
+    """By cosine and sine with the heads in front, or by complex numbers with the tokens in front."""
     length, size = seq_len or x, (hidden_size or x) // num_q_heads
     frequencies = _frequencies(size)
-    q, k = (random_input(1, length, heads, size, dtype=dtype).transpose(1, 2) for heads in (num_q_heads, num_kv_heads))
+    q, k = (random_input(1, length, heads, size, dtype=dtype) for heads in (num_q_heads, num_kv_heads))
+    if kernel == "rope":
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
     gradients = torch.randn_like(q), torch.randn_like(k)
     positions = torch.arange(length, device=DEVICE).unsqueeze(0)
+    turn = (_by_cos_and_sin if kernel == "rope" else _by_complex)(provider, frequencies, positions, dtype)
+    return Bench(
+        lambda: (frequencies, positions, turn(q, k))[2],
+        lambda out: torch.autograd.grad(out, (q, k), gradients, allow_unused=True, retain_graph=True),
+    )
+
+
+def _by_cos_and_sin(provider: str, frequencies: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Turn:
     cos, sin = _cos_and_sin(frequencies, positions, dtype)
     rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _rotate
     if provider == "liger":
         from liger_kernel.transformers.rope import liger_rotary_pos_emb as rotate
-    return Bench(
-        lambda: (frequencies, rotate(q, k, cos, sin, positions))[1],
-        lambda out: torch.autograd.grad(out, (q, k), gradients, allow_unused=True, retain_graph=True),
-    )
+    return lambda q, k: rotate(q, k, cos, sin, positions)
+
+
+def _by_complex(provider: str, frequencies: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Turn:
+    angles = _angles(frequencies, positions)
+    turns = torch.polar(torch.ones_like(angles), angles) * 1.0
+    rotate = _rotate_complex
+    if provider == "liger":
+        from liger_kernel.transformers.llama4_rope import liger_llama4_text_rotary_pos_emb as rotate
+    return lambda q, k: rotate(q, k, turns)
 
 
 def _frequencies(size: int) -> torch.Tensor:
@@ -212,34 +232,6 @@ def _rotate(
 def _half_turned(x: torch.Tensor) -> torch.Tensor:
     first, second = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
     return torch.cat((-second, first), dim=-1)
-
-
-@bench("llama4_rope")
-def llama4_rope(
-    provider: str,
-    x: int,
-    *,
-    dtype: torch.dtype,
-    num_q_heads: int,
-    num_kv_heads: int,
-    hidden_size: int = 0,
-    seq_len: int = 0,
-) -> Bench:
-    length, size = seq_len or x, (hidden_size or x) // num_q_heads
-    frequencies = _frequencies(size)
-    q, k = (random_input(1, length, heads, size, dtype=dtype) for heads in (num_q_heads, num_kv_heads))
-    gradients = torch.randn_like(q), torch.randn_like(k)
-    positions = torch.arange(length, device=DEVICE).unsqueeze(0)
-    angles = _angles(frequencies, positions)
-    turns = torch.polar(torch.ones_like(angles), angles) * 1.0
-    del angles
-    rotate = _rotate_complex
-    if provider == "liger":
-        from liger_kernel.transformers.llama4_rope import liger_llama4_text_rotary_pos_emb as rotate
-    return Bench(
-        lambda: (frequencies, positions, rotate(q, k, turns))[2],
-        lambda out: torch.autograd.grad(out, (q, k), gradients, allow_unused=True, retain_graph=True),
-    )
 
 
 def _rotate_complex(q: torch.Tensor, k: torch.Tensor, turns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

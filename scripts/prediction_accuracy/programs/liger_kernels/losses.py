@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from prediction_accuracy.programs.liger_kernels.bench import (
     DEVICE,
@@ -15,6 +18,9 @@ from prediction_accuracy.programs.liger_kernels.bench import (
     of_sum,
     random_input,
 )
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Normalise = Callable[..., torch.Tensor]
 
 
 @bench("cross_entropy")
@@ -36,23 +42,21 @@ def kl_div(provider: str, x: int, *, b: int, t: int) -> Bench:
         from liger_kernel.transformers.kl_div import LigerKLDIVLoss
 
         loss = LigerKLDIVLoss(reduction="batchmean")
-    logits = random_input(b * t, x).log_softmax(dim=-1)
-    target = torch.randn(b * t, x, device=DEVICE).softmax(dim=-1)
-    return Bench(lambda: loss(logits, target), of_loss_kept)
+    return _between(loss, F.log_softmax, F.softmax, b * t, x)
 
 
 @bench("tvd")
 def tvd(provider: str, x: int, *, b: int, t: int) -> Bench:
-    def loss(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        return torch.sum(torch.abs(p - q) / 2.0) / p.size(0)
-
+    loss = _tvd
     if provider == "liger":
         from liger_kernel.transformers.tvd import LigerTVDLoss
 
         loss = LigerTVDLoss(reduction="batchmean")
-    p = random_input(b * t, x).softmax(dim=-1)
-    q = torch.randn(b * t, x, device=DEVICE).softmax(dim=-1)
-    return Bench(lambda: loss(p, q), of_loss_kept)
+    return _between(loss, F.softmax, F.softmax, b * t, x)
+
+
+def _tvd(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return torch.sum(torch.abs(p - q) / 2.0) / p.size(0)
 
 
 @bench("jsd")
@@ -65,9 +69,22 @@ def jsd(provider: str, x: int, **settings: int) -> Bench:
         from liger_kernel.transformers.jsd import LigerJSD
 
         loss = LigerJSD()
-    student = random_input(tokens, vocabulary).log_softmax(dim=-1)
-    teacher = torch.randn(tokens, vocabulary, device=DEVICE).log_softmax(dim=-1)
-    return Bench(lambda: loss(student, teacher), of_loss_kept if old else of_random)
+    backward = of_loss_kept if old else of_random
+    return _between(loss, F.log_softmax, F.log_softmax, tokens, vocabulary, backward)
+
+
+def _between(
+    loss: Loss,
+    of_student: Normalise,
+    of_teacher: Normalise,
+    tokens: int,
+    vocabulary: int,
+    backward: Callable[[torch.Tensor], None] = of_loss_kept,
+) -> Bench:
+    """A distance between two distributions for each token; the first wants a gradient."""
+    student = of_student(random_input(tokens, vocabulary), dim=-1)
+    teacher = of_teacher(torch.randn(tokens, vocabulary, device=DEVICE), dim=-1)
+    return Bench(lambda: loss(student, teacher), backward)
 
 
 def _jsd_of_2024(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
