@@ -281,7 +281,8 @@ def _states(case: Case) -> float:
     alive=ALWAYS,
     source="torch.optim; bitsandbytes (8 bit, blocks of 256); "
     "Shazeer and Stern, arXiv:1804.04235 (Adafactor); torch.optim.Muon (matrices; AdamW for the rest)",
-    formula="copies·N·B: SGD 0, momentum, Lion, Muon 1, Adam 2; 8 bit 2·(1 + 4/256) B; Adafactor B·(rows + columns); ZeRO: /n",
+    formula="copies·N·B: SGD 0, momentum, Lion, Muon 1, Adam 2; 8 bit 2·(1 + 4/256) B; Adafactor B·(rows + columns); "
+    "ZeRO: /n",
 )
 def _optimizer_states(case: Case) -> float:
     return 0 if "optimizer" in case.load.offload else _states(case) / _state_shards(case)
