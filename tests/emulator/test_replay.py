@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +16,61 @@ from vramprof.recording import Recording
 from vramprof.sources.files import load_file
 
 PROGRAM = """
-import json, pickle, random, torch
-history = torch.cuda.memory._record_memory_history
-random.seed({seed})
-torch.cuda.set_per_process_memory_fraction({fraction})
-live, side, failed = [], torch.cuda.Stream(), 0
-def turn(number):
-    global failed
-    size = int(2 ** random.uniform(6, 27))
-    stream = side if random.random() < {side} else torch.cuda.default_stream()
-    try:
-        with torch.cuda.stream(stream):
-            live.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
-    except torch.OutOfMemoryError:
-        failed += 1
-        del live[: len(live) // 2]
-    if random.random() < {used}:
-        live[-1].record_stream(side)
-    while len(live) > {most}:
-        live.pop(random.randrange(len(live)))
-    if number % 400 == 399:
-        torch.cuda.empty_cache()
-for number in range({before}):
-    turn(number)
-history(context=None)
-for number in range({turns}):
-    turn(number)
-pickle.dump(torch.cuda.memory._snapshot(), open({path!r}, "wb"), protocol=4)
-print(json.dumps(failed))
+import json, os, pickle, random, sys
+import torch
+def run(path, conf, *, side=0.0, most=60, before=0, turns=1500):
+    set_conf = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    (set_conf or torch.cuda.memory._set_allocator_settings)(conf or "expandable_segments:False")
+    random.seed(0)
+    live, other, failed = [], torch.cuda.Stream(), False
+    for number in range(before + turns):
+        if number == before:
+            torch.cuda.memory._record_memory_history(context=None)
+        size = int(2 ** random.uniform(6, 27))
+        try:
+            with torch.cuda.stream(other if random.random() < side else torch.cuda.default_stream()):
+                live.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+        except torch.OutOfMemoryError:
+            break
+        while len(live) > most:
+            live.pop(random.randrange(len(live)))
+        if number % 400 == 399:
+            torch.cuda.empty_cache()
+    pickle.dump(torch.cuda.memory._snapshot(), open(path, "wb"), protocol=4)
+for path, options in json.loads(JOBS).items():
+    if not os.fork():  # torch is imported once; each child has a CUDA context and settings of its own
+        run(path, **options)
+        os._exit(0)
+    assert os.wait()[1] == 0
+print("null")
 """
-NORMAL: dict[str, Any] = {
-    "seed": 0, "fraction": 1.0, "side": 0.0, "used": 0.0, "most": 60, "before": 0, "turns": 1500, "gpu": "a100-80gb",
-    "conf": "",
-}  # fmt: skip
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "default": {"conf": ""},
+    "expandable": {"conf": "expandable_segments:True"},
+    "max split": {"conf": "max_split_size_mb:24"},
+    "divisions": {"conf": "roundup_power2_divisions:4"},
+    "divisions by size": {"conf": "roundup_power2_divisions:[1:2,8:8,>:1]"},
+    "two streams": {"conf": "", "side": 0.4},
+    "two streams, expandable": {"side": 0.4, "conf": "expandable_segments:True"},
+    "split and divisions": {"conf": "max_split_size_mb:40,roundup_power2_divisions:8", "most": 90},
+}
+LATE = {name: {**CONFIGURATIONS[name], "before": 777, "turns": 700} for name in ("default", "expandable", "max split")}
 
 
-def recorded(path: Path, **changes: Any) -> tuple[Recording, int]:
-    options = {**NORMAL, **changes, "path": str(path / "s.pickle")}
-    gpu, conf = options.pop("gpu"), options.pop("conf")
-    failed = told_by(PROGRAM.format(**options), gpu=gpu, environment={"PYTORCH_CUDA_ALLOC_CONF": conf})
-    return load_file(path / "s.pickle"), failed
+def record(folder: Path, gpu: str, jobs: dict[str, dict[str, Any]]) -> dict[str, Recording]:
+    paths = {name: folder / f"{number}.pickle" for number, name in enumerate(jobs)}
+    told_by(PROGRAM.replace("JOBS", repr(json.dumps({str(paths[name]): jobs[name] for name in jobs}))), gpu=gpu)
+    return {name: load_file(path) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
+    return record(tmp_path_factory.mktemp("whole"), "a100-80gb", CONFIGURATIONS)
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
+    return record(tmp_path_factory.mktemp("late"), "a100-80gb", LATE)
 
 
 def played(recording: Recording, *settings: Setting) -> tuple[Tape, list[Outcome]]:
@@ -62,22 +78,9 @@ def played(recording: Recording, *settings: Setting) -> tuple[Tape, list[Outcome
     return tape, replay(tape, settings or (Setting("own"),), detail=9)
 
 
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "expandable": {"conf": "expandable_segments:True"},
-    "max split": {"conf": "max_split_size_mb:24"},
-    "divisions": {"conf": "roundup_power2_divisions:4"},
-    "divisions by size": {"conf": "roundup_power2_divisions:[1:2,8:8,>:1]"},
-    "two streams": {"side": 0.4},
-    "two streams, expandable": {"side": 0.4, "conf": "expandable_segments:True"},
-    "split and divisions": {"conf": "max_split_size_mb:40,roundup_power2_divisions:8", "most": 90},
-}
-
-
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_a_whole_history_gives_its_own_segment_events(name: str, tmp_path: Path) -> None:
-    recording, failed = recorded(tmp_path, **CONFIGURATIONS[name])
-    assert failed == 0
+def test_a_whole_history_gives_its_own_segment_events(name: str, whole: dict[str, Recording]) -> None:
+    recording = whole[name]
     _, (outcome,) = played(recording)
     assert outcome.error == ""
     expected = recorded_segment_events(recording, 0)
@@ -88,10 +91,9 @@ def test_a_whole_history_gives_its_own_segment_events(name: str, tmp_path: Path)
     assert outcome.peak_allocated_bytes == timeline.allocated_bytes.max()
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if "streams" not in name])
-def test_a_truncated_history_begins_with_the_same_blocks_in_place(name: str, tmp_path: Path) -> None:
-    recording, _ = recorded(tmp_path, before=777, turns=700, **CONFIGURATIONS[name])
-    tape, (outcome,) = played(recording)
+@pytest.mark.parametrize("name", LATE)
+def test_a_history_that_begins_late_begins_with_the_same_blocks_in_place(name: str, late: dict[str, Recording]) -> None:
+    tape, (outcome,) = played(late[name])
     assert outcome.error == ""
     assert len(tape.first) > (1 if "expandable" in name else 5)
     assert rebuilt_state(outcome) == expected_state(tape)
@@ -99,9 +101,9 @@ def test_a_truncated_history_begins_with_the_same_blocks_in_place(name: str, tmp
 
 
 def test_an_out_of_memory_error_fails_again_and_fits_on_a_larger_card(tmp_path: Path) -> None:
-    recording, failed = recorded(tmp_path, gpu="a100-80gb:memory=2GiB", most=300, turns=400)
-    assert failed
-    tape, (own, larger) = played(recording, Setting("own"), Setting("larger", available_bytes=40 << 30))
+    recording = record(tmp_path, "a100-80gb:memory=2GiB", {"full": {"conf": "", "most": 300, "turns": 400}})["full"]
+    settings = (Setting("own"), Setting("larger", available_bytes=40 << 30), Setting("bad", conf="no_such_key:1"))
+    tape, (own, larger, bad) = played(recording, *settings)
     assert tape.available_bytes is not None
     assert not own.fits
     assert own.failed_row == int(tape.row[-1])
@@ -109,23 +111,15 @@ def test_an_out_of_memory_error_fails_again_and_fits_on_a_larger_card(tmp_path: 
     assert larger.fits
     assert larger.margin_bytes is not None
     assert 0 < (40 << 30) - larger.margin_bytes <= larger.peak_reserved_bytes
+    assert bad.error
 
 
-def test_one_setting_that_cannot_be_had_leaves_the_others(tmp_path: Path) -> None:
-    recording, _ = recorded(tmp_path, turns=50)
-    _, outcomes = played(recording, Setting("own"), Setting("bad", conf="no_such_key:1"), Setting("again"))
-    assert [bool(outcome.error) for outcome in outcomes] == [False, True, False]
-    assert outcomes[0].segment_events == outcomes[2].segment_events
-
-
-def test_every_strangers_complete_history(strangers_snapshots: Path) -> None:
-    seen = 0
-    for path in [*strangers_snapshots.glob("niuhuang*.pickle"), *strangers_snapshots.glob("constructor-sun*.pickle")]:
-        recording = load_file(path)
-        for device in recording.device_indices:
-            tape = make_tape(recording, find_allocations(recording, device))
-            assert tape.first == ()
-            (outcome,) = replay(tape, [Setting("own")], detail=9)
-            assert outcome.segment_events == recorded_segment_events(recording, device), (path, device)
-            seen += 1
-    assert seen == 11
+def test_a_strangers_complete_history(strangers_snapshots: Path) -> None:
+    """scripts/measure_replay has all of them."""
+    recording = load_file(strangers_snapshots / "constructor-sun__memory_snapshot.pickle")
+    for device in (0, 1):
+        tape = make_tape(recording, find_allocations(recording, device))
+        assert tape.first == ()
+        (outcome,) = replay(tape, [Setting("own")], detail=1)
+        assert outcome.segment_events == recorded_segment_events(recording, device)
+        assert outcome.fits is (device == 0)
