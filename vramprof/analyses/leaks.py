@@ -46,8 +46,8 @@ OF_WEIGHTS = "optimizer state, bounded by the weights"
 class Growth:
     """What one stack allocated and kept. `leaks` is the verdict and `reason` says why.
 
-    `trend` is in bytes per step; `addresses` are those of the blocks that are never freed, oldest first, `held` those
-    that were alive after the last step looked at: a program's end may have freed them since.
+    `trend` is in bytes per step; `addresses` are those of a leak's blocks that are never freed, oldest first, and
+    `held` those that were alive after the last step looked at: a program's end may have freed them since.
     """
 
     leaks: bool
@@ -220,10 +220,11 @@ def _growth(
     trend: Trend, reason: str, births: IntArray,
 ) -> Growth:  # fmt: skip
     stack = int(np.bincount(np.maximum(allocations.stack[rows], 0)).argmax()) if len(rows) else NO_STACK
-    alive = _alive(allocations, steps, rows, stack)
+    leaks = reason in (ACCUMULATES, LARGER)
+    alive = _alive(allocations, steps, rows, stack) if leaks else rows[:0]
     at_end = rows[steps.death[rows] >= steps.watched]
     return Growth(
-        leaks=reason in (ACCUMULATES, LARGER),
+        leaks=leaks,
         reason=reason,
         trend=trend,
         frames=users_first(recording.stacks.get(stack if allocations.stack[rows[0]] != NO_STACK else NO_STACK)),
