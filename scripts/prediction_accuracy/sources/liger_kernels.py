@@ -106,14 +106,9 @@ EXPLANATIONS = (
         " logits as they were (inferred)",
     ),
     Explanation(
-        "*/fused_linear_orpo_loss/*T=1024*",
-        "run under torch 2.6, which keeps nothing of a compiled layer; under 2.5.1 it took more than 690 s here. Its"
-        " siblings CPO and SimPO, off by the same 2 GiB under 2.6, are exact under 2.5.1",
-    ),
-    Explanation(
         "*/distill_jsd_loss/*",
         "run under torch 2.6, which keeps nothing of a compiled layer; under 2.5.1, that of the day, it took more than"
-        " 500 s here (probable, as in the rows of CPO, SimPO and KTO)",
+        " 500 s here (probable, as in the rows of ORPO, CPO, SimPO and KTO)",
     ),
     Explanation(
         "*/sparsemax/liger/*",
