@@ -155,6 +155,9 @@ class Profiler:
             raise SessionError("the session has not ended: leave the `with` block first")
         return self._recording
 
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()
+
     def report(self) -> Report:
         """The report, once the session has ended."""
         return Report(self.recording)

@@ -9,6 +9,7 @@ import numpy as np
 
 from vramprof.analyses.allocations import Allocations, IntArray
 from vramprof.analyses.attribution import CATEGORIES, Attribution
+from vramprof.analyses.contexts import PHASES
 from vramprof.analyses.frames import users_first
 from vramprof.analyses.timeline import Timeline
 from vramprof.recording import Frame, Recording
@@ -25,13 +26,15 @@ class StackBytes:
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment of most allocated bytes. Each by_* sums to allocated_bytes."""
+    """The moment of most allocated bytes, and the phase and module that made it. Each by_* sums to allocated_bytes."""
 
     index: int
     time_ns: int
     allocated_bytes: int
     reserved_bytes: int
     requested_bytes: int
+    phase: str
+    module: str
     by_category: dict[str, int]
     by_module: tuple[tuple[str, int], ...]
     by_stack: tuple[StackBytes, ...]
@@ -46,12 +49,15 @@ def find_peak(recording: Recording, allocations: Allocations, attribution: Attri
     index = timeline.peak
     alive = np.flatnonzero(allocations.alive(index - 1))
     sizes = allocations.size_bytes[alive]
+    maker: IntArray = np.flatnonzero((allocations.alloc_row == index - 1) & (index > 0))
     peak = Peak(
         index=index,
         time_ns=int(timeline.time_ns[index]),
         allocated_bytes=int(timeline.allocated_bytes[index]),
         reserved_bytes=int(timeline.reserved_bytes[index]),
         requested_bytes=int(allocations.requested_bytes[alive].sum()),
+        phase=PHASES[int(attribution.phase[maker[0]])] if len(maker) else "",
+        module=str(attribution.module[maker[0]]) if len(maker) else "",
         by_category=_by_category(attribution, alive, sizes),
         by_module=_by_module(attribution, alive, sizes),
         by_stack=_by_stack(recording, attribution.stack[alive], sizes),

@@ -1,6 +1,7 @@
 """Opinions: what is wrong, what it costs in bytes, and what to do, from the facts of a recording."""
 
-import vramprof.findings.leaks  # noqa: F401 -- its rules register themselves
+import vramprof.findings.leaks
+import vramprof.findings.peak  # noqa: F401 -- so do these
 from vramprof.findings.facts import DeviceFacts, Facts, gather_facts
 from vramprof.findings.finding import Evidence, Finding, Fix
 from vramprof.findings.out_of_memory import OUT_OF_MEMORY_CODES

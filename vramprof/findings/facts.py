@@ -8,6 +8,7 @@ from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
 from vramprof.analyses.elsewhere import Elsewhere, find_elsewhere
 from vramprof.analyses.guesses import Guess, find_guesses
+from vramprof.analyses.idle import Idle, find_idle
 from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.oom_state import OomState, find_oom
@@ -29,6 +30,7 @@ class DeviceFacts:
     attribution: Attribution
     timeline: Timeline
     peak: Peak
+    idle: Idle
     steps: tuple[Step, ...]
     guesses: tuple[Guess, ...]
     leaks: Leaks
@@ -58,6 +60,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
     total_bytes = 0 if device.empty else int(device["total_bytes"].iloc[-1])
     outside_bytes = _outside_torch(recording, index)
     leaks = find_leaks(recording, allocations, attribution)
+    peak = find_peak(recording, allocations, attribution, timeline)
     return DeviceFacts(
         index=index,
         name="" if device.empty else str(device["name"].iloc[-1]),
@@ -66,7 +69,8 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         allocations=allocations,
         attribution=attribution,
         timeline=timeline,
-        peak=find_peak(recording, allocations, attribution, timeline),
+        peak=peak,
+        idle=find_idle(recording, allocations, attribution, peak),
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
         leaks=leaks,

@@ -50,6 +50,8 @@ def _device(device: DeviceFacts) -> dict[str, Any]:
             "allocated_bytes": peak.allocated_bytes,
             "reserved_bytes": peak.reserved_bytes,
             "requested_bytes": peak.requested_bytes,
+            "phase": peak.phase,
+            "module": peak.module,
             "by_category": peak.by_category,
             "by_module": [{"path": path, "bytes": size} for path, size in peak.by_module],
             "by_stack": [

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
@@ -55,6 +56,14 @@ def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool
         yield _finding(finding)
 
 
+def _moment(phase: str, module: str) -> str:
+    """Where the peak was reached, in words."""
+    where = "" if module.startswith("(") else f" of {module}"
+    if phase == "outside":
+        return "reached outside modules, backward and optimizer"
+    return f"reached in {phase}{where}" + (", in the loss" if module == LOSS else "")
+
+
 def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
     peak = device.peak
     total = f" of {format_bytes(device.total_bytes)}" if device.total_bytes else ""
@@ -66,6 +75,8 @@ def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
         (format_bytes(peak.reserved_bytes), "bold"), f" reserved{total}",
     )  # fmt: skip
     parts: list[RenderableType] = [Text(""), head, line]
+    if peak.phase:
+        parts.append(Text(_moment(peak.phase, peak.module)))
     if device.outside_torch_bytes is not None:
         parts.append(Text(f"outside torch: {format_bytes(device.outside_torch_bytes)} (CUDA context, libraries)"))
     if len(device.timeline.allocated_bytes) > 1:
