@@ -38,8 +38,9 @@ _CALL_LINE = 5
 
 
 @contextmanager
-def module_calls(begins: Begins, ends: Ends) -> Iterator[bool]:
-    """Call `begins` and `ends` around each module call of every thread; gives False where this torch is another.
+def module_calls(begins: Begins, ends: Ends) -> Iterator[Callable[[bool], None] | None]:
+    """Call `begins` and `ends` around each module call of every thread, while the switch that this gives is on, as it
+    is at first; None where this torch is another.
 
     Neither may raise. Blind to: modules inside a compiled region, and subclasses that override `__call__` alone.
     """
@@ -47,14 +48,19 @@ def module_calls(begins: Begins, ends: Ends) -> Iterator[bool]:
 
     function = file.Module.__call__
     if not _is_known(function) or hasattr(file, _BEGINS):
-        yield False
+        yield None
         return
     original = function.__code__
     setattr(file, _BEGINS, begins)
     setattr(file, _ENDS, ends)
-    function.__code__ = _in_place_of(original)
+    ours = _in_place_of(original)
+
+    def switch(on: bool) -> None:
+        function.__code__ = ours if on else original
+
+    switch(True)
     try:
-        yield True
+        yield switch
     finally:
         function.__code__ = original
         delattr(file, _BEGINS)

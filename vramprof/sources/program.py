@@ -47,7 +47,8 @@ def program_spans(recorder: Recorder, watcher: Watcher | None = None, *, tracing
 
     program = Program(recorder, watcher, tracing=tracing)
     with ExitStack() as stack:
-        if not stack.enter_context(module_calls(program.call_begins, program.call_ends)):
+        program.switch = stack.enter_context(module_calls(program.call_begins, program.call_ends))
+        if program.switch is None:
             recorder.gap("spans", "this torch's Module.__call__ is unknown: forward and modules are not marked")
         for handle in (
             optimizer_hooks.register_optimizer_step_pre_hook(program.optimizer_begins),
@@ -112,6 +113,7 @@ class Program:
         self.recorder = recorder
         self.closed = False
         self.tracing = tracing
+        self.switch: Callable[[bool], None] | None = None
         self.spans = SpanLog(recorder)
         self.names = NameLog(recorder)
         self.steps = Steps(self._step_ends)
@@ -361,7 +363,7 @@ class Program:
         if self.tracing and (self.detailed or self._state_counts.get(id(optimizer)) != len(optimizer.state)):
             self._state_counts[id(optimizer)] = len(optimizer.state)
             self.names.give("optimizer", self._states(optimizer))
-        self.steps.optimizer_ends(optimizer)
+        self.steps.optimizer_ends(optimizer, at_once=not self.tracing)
         if self._watcher is not None:
             self._watcher.phase_ends("optimizer")
 
@@ -374,12 +376,23 @@ class Program:
         if not self.closed:
             self.steps.users_step()
 
+    def trace(self, on: bool) -> None:
+        """From here on, write every span and name, or only find the steps.
+
+        A loop that trains has its steps found by its optimizers: untraced, its modules are called as without us.
+        """
+        self.tracing = on
+        if self.switch is not None:
+            self.switch(on or not self.steps.trains)
+
     def _step_ends(self, index: int, begin_ns: int, end_ns: int) -> None:
         if self.tracing:
             self.spans.add("step", f"step {index}", begin_ns, end_ns)
         self.spans.step = index + 1
         if self._watcher is not None:
             self._watcher.step_ends(index)
+        if not self.tracing:
+            self.trace(False)
         self._traced_steps = self._traced_steps + 1 if self.tracing else 0
         self.detailed = self._traced_steps < _DETAILED_AT_FIRST or self._traced_steps % _DETAILED_EACH == 0
 

@@ -46,8 +46,8 @@ class Steps:
         """More is to come in this step: the optimizer."""
         self._may_end_ns = 0
 
-    def optimizer_ends(self, optimizer: Any) -> None:
-        """An optimizer has stepped."""
+    def optimizer_ends(self, optimizer: Any, *, at_once: bool = False) -> None:
+        """An optimizer has stepped; `at_once`: the step ends now, and not when the next forward begins."""
         self._stepped[optimizer] = self._stepped.get(optimizer, 0) + 1
         if self._expected is None:
             self._expected = weakref.WeakSet(_training_optimizers())
@@ -55,6 +55,8 @@ class Steps:
         if not waiting or self._stepped[optimizer] >= _MOST_REPEATS:
             self._expected = weakref.WeakSet(self._stepped)
             self._may_end_ns = time.time_ns()
+            if at_once and not self._users:
+                self._end(self._may_end_ns)
 
     def users_step(self) -> None:
         """The user says that a step ends here."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vramprof.sources.program import Program
 
 WINDOW_STEPS = 2
+_READ_INTERVAL_NS = 20_000_000
+"""On a real card most phases are longer; a read takes ten microseconds of the host."""
 _NEW_PEAK_RATIO = 1.02
 _GROWING_STEPS = 5
 _NEARLY_FULL_RATIO = 0.92
@@ -53,6 +55,7 @@ class Windows:
         self._begin_ns = 0
         self._kept_peak_bytes = -1
         self._count = 0
+        self._read_ns = 0
         self._triggers = Triggers()
         self.counters = Counters()
         self.samples = Thinned()
@@ -60,15 +63,18 @@ class Windows:
     def begin(self, program: Program) -> None:
         """The session starts: open the first window, if it begins with step 0."""
         self._program = program
-        program.tracing = self._always or (self._steps is not None and self._steps.first == 0)
+        program.trace(self._always or (self._steps is not None and self._steps.first == 0))
         if program.tracing:
             self._open(None if self._steps is None else self._steps.last - 1)
 
     def phase_ends(self, phase: str) -> None:
-        """A forward, backward or optimizer step is over: read the counters."""
-        if not self._always:
-            for row in self.counters.read():
-                self.samples.add(phase, row)
+        """A forward, backward or optimizer step is over: read the counters, unless they were read a moment ago."""
+        late = time.monotonic_ns() - self._read_ns >= _READ_INTERVAL_NS
+        if self._always or not (late or self._history.is_open):
+            return
+        self._read_ns = time.monotonic_ns()
+        for row in self.counters.read():
+            self.samples.add(phase, row)
 
     def step_ends(self, index: int) -> None:
         """A step is over: close a window, or open one."""
@@ -86,7 +92,7 @@ class Windows:
     def _open(self, close_after: int | None) -> None:
         assert self._program is not None
         self._history.open()
-        self._program.tracing = True
+        self._program.trace(True)
         self._close_after = close_after
         self._begin_ns = time.time_ns()
         self._count += 1
@@ -94,7 +100,7 @@ class Windows:
 
     def _close(self) -> None:
         assert self._program is not None
-        self._program.tracing = False
+        self._program.trace(False)
         self._program.name_everything()
         self._end_window()
 
