@@ -124,8 +124,8 @@ def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]
 
 
 def _largest_request(causes: tuple[Cause, ...], state: OomState, device: DeviceFacts) -> tuple[Cause, ...]:
-    """A request that dwarfs every block ever handed out is named as such, though the card might have held it."""
-    if any(cause.kind is CauseKind.ABSURD_REQUEST for cause in causes):
+    """Where room was short, a request that dwarfs every block ever handed out is named as such."""
+    if causes[0].kind is not CauseKind.CAPACITY:
         return causes
     seen = device.allocations.size_bytes
     largest = int(seen.max()) if len(seen) else 0
