@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vramprof.api import Profiler, Recording, Report, diagnose, emulate, load, predict, profile
-    from vramprof.errors import VramprofError
+    from vramprof.errors import LeakError, VramprofError
     from vramprof.prediction.fit import fit
     from vramprof.prediction.plan import plan
 
 __version__ = "0.1.0"
 __all__ = [
+    "LeakError",
     "Profiler",
     "Recording",
     "Report",
@@ -27,8 +28,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device", "fit": "vramprof.prediction.fit",
-    "plan": "vramprof.prediction.plan",
+    "LeakError": "vramprof.errors", "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device",
+    "fit": "vramprof.prediction.fit", "plan": "vramprof.prediction.plan",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def profile(
     out: str | Path | None = None,
     mode: str = "trace",
     steps: tuple[int, int] | str | None = None,
+    leaks: str = "warn",
     max_entries: int = MAX_ENTRIES,
 ) -> Profiler:
     """Profile GPU memory: `with vramprof.profile() as prof: train()`, then `print(prof.report())`.
@@ -33,13 +34,14 @@ def profile(
         mode: "trace" records every allocation; "monitor" counters alone, and traces a few steps when it sees a higher
             peak, growth or a device nearly full.
         steps: trace the steps [first, last) alone and monitor the others; (3, 6) or "3:6".
+        leaks: once growth is certain, "warn" says so in one line on stderr, "raise" raises LeakError, "off" is silent.
         max_entries: how many allocator events torch keeps in its ring.
 
     Raises:
         NoDeviceError: on entering, there is no CUDA device.
         SessionError: there is no such mode or no such range; on entering, another session is running.
     """
-    return Profiler(out=out, mode=mode, steps=steps, max_entries=max_entries)
+    return Profiler(out=out, mode=mode, steps=steps, leaks=leaks, max_entries=max_entries)
 
 
 def load(path: str | Path) -> Report:

@@ -63,3 +63,7 @@ class PlanError(VramprofError):
 
 class FitError(VramprofError):
     """A search for the largest number that fits was asked for in a way that makes no sense."""
+
+
+class LeakError(VramprofError, AssertionError):
+    """Something that should be gone is still alive: memory grows for certain, or survived a `check` block."""

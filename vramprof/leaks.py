@@ -12,6 +12,7 @@ from vramprof.analyses.allocations import find_allocations
 from vramprof.analyses.attribution import attribute
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.survivors import Survivor, find_survivors
+from vramprof.errors import LeakError
 from vramprof.recording import Recorder, Recording
 from vramprof.sources.allocator_history import allocator_history
 from vramprof.sources.devices import require_device
@@ -65,10 +66,6 @@ def with_holders(recording: Recording, *, budget_s: float = BUDGET_S) -> Recordi
     recorder = Recorder(origin=recording.origin, emulated=recording.emulated)
     record_holders(recorder, found, budget_s=budget_s)
     return replace(recording, holders=recorder.freeze().holders)
-
-
-class LeakError(AssertionError):
-    """Something that was allocated in a `check` block is still alive after it."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from vramprof import emulator
 from vramprof.errors import SessionError
+from vramprof.leak_watch import WAYS, LeakWatch
 from vramprof.recording import Recorder, Recording
 from vramprof.recording.storage import save_folder
 from vramprof.report import Report
@@ -43,10 +44,12 @@ class Profiler:
             long as the program runs in constant memory, and traces a few steps by itself when it sees a higher peak,
             growth or a device nearly full.
         steps: trace the steps [first, last) alone and monitor the others; (3, 6) or "3:6".
+        leaks: once growth is certain, "warn" says so in one line on stderr, "raise" raises LeakError in the program;
+            "off" does not look.
         max_entries: how many allocator events torch keeps; older ones are overwritten, and a gap says so.
 
     Raises:
-        SessionError: there is no such mode, or `steps` is no range.
+        SessionError: there is no such mode, no such way with leaks, or `steps` is no range.
     """
 
     def __init__(
@@ -55,11 +58,16 @@ class Profiler:
         out: str | Path | None = None,
         mode: str = "trace",
         steps: tuple[int, int] | str | None = None,
+        leaks: str = "warn",
         max_entries: int = MAX_ENTRIES,
     ) -> None:
         if mode not in MODES:
             raise SessionError(f"no mode {mode!r}: choose from {', '.join(MODES)}")
+        if leaks not in WAYS:
+            raise SessionError(f"leaks={leaks!r}: choose from {', '.join(WAYS)}")
         self._mode = mode
+        self._leaks = leaks
+        self._watch: LeakWatch | None = None
         self._steps = None if steps is None else _read_steps(steps)
         self._out = None if out is None else Path(out)
         self._max_entries = max_entries
@@ -96,7 +104,8 @@ class Profiler:
             stack.enter_context(memory_samples(recorder, interval_s=INTERVAL_S if always else _MONITOR_INTERVAL_S))
             stack.enter_context(guessed_reads(recorder))
             stack.enter_context(device_limits(recorder))
-            self._program = stack.enter_context(program_spans(recorder, windows))
+            self._watch = LeakWatch(recorder, windows, way=self._leaks)
+            self._program = stack.enter_context(program_spans(recorder, self._watch))
             windows.begin(self._program)
             recorder.flush()
             self._stack = stack.pop_all()
@@ -112,6 +121,8 @@ class Profiler:
             self._stack.close()
             self._recorder.metadata["end_ns"] = time.time_ns()
             self._recording = self._recorder.freeze()
+            if self._watch is not None:
+                self._recording = self._watch.complete(self._recording)
             self._recorder.close()
             if self._out is not None:
                 save_folder(self._recording, self._out)
@@ -131,7 +142,7 @@ class Profiler:
 
     def _again(self) -> Profiler:
         steps = None if self._steps is None else (self._steps.first, self._steps.last)
-        return Profiler(out=self._out, mode=self._mode, steps=steps, max_entries=self._max_entries)
+        return Profiler(out=self._out, mode=self._mode, steps=steps, leaks=self._leaks, max_entries=self._max_entries)
 
     def step(self) -> None:
         """Say that a step of the loop ends here; without it, steps are found by the optimizer."""

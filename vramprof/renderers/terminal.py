@@ -14,7 +14,7 @@ from rich.text import Text
 from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
-from vramprof.findings import DeviceFacts, Facts, Finding
+from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
 from vramprof.recording import Frame
 from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
@@ -172,7 +172,7 @@ def _finding(finding: Finding) -> RenderableType:
     pointing = [evidence for evidence in finding.evidence if evidence.frames]
     for evidence in pointing[:_EVIDENCE_ROWS]:
         where = _place(users_frame(evidence.frames))
-        lines.append(Text(f"{where}: {evidence.value:,.0f} {evidence.unit}", style="dim"))
+        lines.append(Text(f"{where}: {_amount(evidence)}", style="dim"))
     if len(pointing) > _EVIDENCE_ROWS:
         lines.append(Text(f"and {len(pointing) - _EVIDENCE_ROWS} lines more", style="dim"))
     lines.append(Text(finding.fix.action))
@@ -180,6 +180,12 @@ def _finding(finding: Finding) -> RenderableType:
         lines.append(Text(finding.fix.code, style="bold"))
     head = Text(f"{finding.code} {finding.title}", _SEVERITY[finding.severity])
     return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def _amount(evidence: Evidence) -> str:
+    if evidence.unit == "bytes":
+        return format_bytes(int(evidence.value))
+    return f"{evidence.value:,.0f} {evidence.unit}"
 
 
 def _place(frame: Frame | None) -> str:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vramprof.errors import LeakError
 from vramprof.recording import Recorder
 from vramprof.sources.module_calls import module_calls
 from vramprof.sources.names import NameLog, is_cache, storages
@@ -95,6 +96,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             return None
         try:
             return function(self, *args, **kwargs)
+        except LeakError:
+            raise  # asked for: leaks="raise"
         except Exception as error:
             return self._close(error)
 
@@ -147,6 +150,8 @@ class Program:
                     return depth
                 self._local.depth = 0
             return self._traced_begins(module, args, kwargs)
+        except LeakError:
+            raise  # asked for: leaks="raise"
         except Exception as error:
             self._close(error)
             return None

@@ -60,6 +60,11 @@ class Windows:
         self.counters = Counters()
         self.samples = Thinned()
 
+    @property
+    def is_tracing(self) -> bool:
+        """Whether a window is open."""
+        return self._history.is_open
+
     def begin(self, program: Program) -> None:
         """The session starts: open the first window, if it begins with step 0."""
         self._program = program
