@@ -43,12 +43,12 @@ class LeakWatch:
         Raises:
             LeakError: it does, something leaks, and the session was told to raise.
         """
+        self._windows.counters.read()
         if self._way != "off" and not self._told and index % self._stride == 0:
             self._watch(index)
         self._windows.step_ends(index)
 
     def _watch(self, index: int) -> None:
-        self._windows.counters.read()
         self._levels.append(self._windows.counters.allocated_bytes)
         if len(self._levels) >= _MOST_LEVELS:
             self._levels, self._stride = self._levels[::2], 2 * self._stride

@@ -125,7 +125,7 @@ class Program:
         self._self = weakref.ref(self)
         self._local = threading.local()
         self._paths = _Paths()
-        self._roots: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+        self._prefixes: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._parameters: dict[int, tuple[str, weakref.ref[torch.nn.Parameter]]] = {}
         self._state_counts: dict[int, int] = {}
         self._backward: list[_Backward] = []
@@ -195,10 +195,10 @@ class Program:
     def _learn(self, root: torch.nn.Module) -> str:
         """Paths and names of a root module that is called for the first time."""
         kind = type(root).__name__
-        prefix = f"{kind}." if self._parameters else ""
+        prefix = f"{kind}." if self._prefixes else ""
         for path, module in root.named_modules():
             self._paths[module] = prefix + path if path else kind
-        self._roots.add(root)
+        self._prefixes[root] = prefix
         self._name_weights(root, prefix)
         return kind
 
@@ -402,11 +402,9 @@ class Program:
         self.detailed = self._traced_steps < _DETAILED_AT_FIRST or self._traced_steps % _DETAILED_EACH == 0
 
     def name_everything(self) -> None:
-        """Name what the program holds by now: the weights of every module seen, and the optimizers' states."""
-        for root in list(self._roots):
-            path = self._paths.get(root) or ""
-            known = next((name for name, _ in self._parameters.values() if name.startswith(f"{path}.")), "")
-            self._name_weights(root, f"{path}." if known else "")
+        """Name the weights of every module seen, as they are by now: they may have been replaced since."""
+        for root, prefix in list(self._prefixes.items()):
+            self._name_weights(root, prefix)
 
     def finish(self) -> None:
         """The session ends: the last step ends with it."""
