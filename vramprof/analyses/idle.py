@@ -10,8 +10,7 @@ import numpy.typing as npt
 from vramprof.analyses.allocations import BEFORE, Allocations, IntArray
 from vramprof.analyses.attribution import CATEGORIES, LOSS, Attribution
 from vramprof.analyses.contexts import BACKWARD, OPTIMIZER, OUTSIDE
-from vramprof.analyses.frames import users_first
-from vramprof.analyses.peak import Peak, StackBytes
+from vramprof.analyses.peak import Peak, StackBytes, bytes_by_stack
 from vramprof.recording import Recording
 
 
@@ -78,14 +77,5 @@ def _of_this_backward(allocations: Allocations, attribution: Attribution, row: i
 
 
 def _total(recording: Recording, allocations: Allocations, attribution: Attribution, chosen: IntArray) -> IdleBytes:
-    stacks = attribution.stack[chosen]
     sizes = allocations.size_bytes[chosen]
-    rows = [
-        StackBytes(
-            int(sizes[stacks == stack].sum()),
-            int((stacks == stack).sum()),
-            users_first(recording.stacks.get(int(stack))),
-        )
-        for stack in np.unique(stacks).tolist()
-    ]
-    return IdleBytes(int(sizes.sum()), tuple(sorted(rows, key=lambda row: -row.bytes)))
+    return IdleBytes(int(sizes.sum()), bytes_by_stack(recording, attribution.stack[chosen], sizes))

@@ -60,7 +60,7 @@ def find_peak(recording: Recording, allocations: Allocations, attribution: Attri
         module=str(attribution.module[maker[0]]) if len(maker) else "",
         by_category=_by_category(attribution, alive, sizes),
         by_module=_by_module(attribution, alive, sizes),
-        by_stack=_by_stack(recording, attribution.stack[alive], sizes),
+        by_stack=bytes_by_stack(recording, attribution.stack[alive], sizes),
     )
     for total in (
         sum(peak.by_category.values()),
@@ -83,7 +83,8 @@ def _by_module(attribution: Attribution, alive: IntArray, sizes: IntArray) -> tu
     return tuple(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _by_stack(recording: Recording, stacks: IntArray, sizes: IntArray) -> tuple[StackBytes, ...]:
+def bytes_by_stack(recording: Recording, stacks: IntArray, sizes: IntArray) -> tuple[StackBytes, ...]:
+    """The sizes summed by the stack that each belongs to, the largest first."""
     found: Sequence[int] = np.unique(stacks).tolist()
     rows = []
     for stack in found:

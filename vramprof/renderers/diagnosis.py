@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from vramprof.analyses.frames import users_frame
 from vramprof.analyses.oom_state import OomState
 from vramprof.findings.diagnosis import HARDWARE_RISK, Diagnosis, OomCase, Trial
 from vramprof.recording import Frame
+from vramprof.renderers.console import text_of
 from vramprof.units import format_bytes
 
 _MOST_CASES = 5
@@ -44,14 +44,7 @@ _ADVICE = {
 
 def render_diagnosis(diagnosis: Diagnosis, *, width: int = 80, color: bool = False) -> str:
     """The diagnosis as text; with `color`, ANSI escapes."""
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, markup=False
-    )
-    for part in _parts(diagnosis):
-        console.print(part)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return text_of(_parts(diagnosis), width=width, color=color)
 
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from vramprof.prediction.plan import CardFit, Plan
+from vramprof.renderers.console import text_of
 from vramprof.units import format_bytes
 
 
 def render_plan(plan: Plan, *, width: int = 100, color: bool = False) -> str:
     """The plan as text; with `color`, ANSI escapes."""
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, markup=False
-    )
-    for part in _parts(plan):
-        console.print(part)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return text_of(_parts(plan), width=width, color=color)
 
 
 def _parts(plan: Plan) -> Iterator[RenderableType]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
 from vramprof.recording import Frame
+from vramprof.renderers.console import text_of
 from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
 
@@ -33,14 +33,7 @@ _EVIDENCE_ROWS = 3
 
 def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
     """The summary as text; with `color`, ANSI escapes."""
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False, markup=False
-    )
-    for part in _parts(facts, findings, width=width, color=color):
-        console.print(part)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return text_of(_parts(facts, findings, width=width, color=color), width=width, color=color)
 
 
 def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool) -> Iterator[RenderableType]:

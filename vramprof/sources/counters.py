@@ -6,8 +6,8 @@ import time
 from typing import NamedTuple
 
 from vramprof.recording import Recorder
+from vramprof.sources.sampler import UNREAD
 
-UNREAD = -1
 _CAPACITY = 4096
 
 
