@@ -7,15 +7,13 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from vramprof.analyses.causes import Cause, CauseKind, OomFigures
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.oom_state import OomState
 from vramprof.findings.diagnosis import HARDWARE_RISK, Diagnosis, OomCase, Trial
-from vramprof.recording import Frame
-from vramprof.renderers.console import text_of
+from vramprof.renderers.console import place_of, table_of, text_of
 from vramprof.units import format_bytes
 
 _MOST_CASES = 5
@@ -79,7 +77,7 @@ def _case(case: OomCase) -> Iterator[RenderableType]:
 
 
 def _request(case: OomCase, figures: OomFigures) -> Iterator[RenderableType]:
-    place = _place(users_frame(case.frames)) if case.frames else ""
+    place = place_of(users_frame(case.frames)) if case.frames else ""
     asked = f"{format_bytes(figures.needed_bytes)} asked for" if figures.requested_bytes else "a segment of"
     tried = f"{asked} (a segment of {format_bytes(figures.tried_bytes)})" if figures.requested_bytes else asked
     if not figures.requested_bytes:
@@ -122,10 +120,10 @@ def _state(state: OomState) -> Iterator[RenderableType]:
         yield Text(f"free in torch: {', '.join(free)}; largest hole {format_bytes(state.largest_hole_bytes)}")
     pins = [pin for pin in state.pins if pin.hole_bytes][:_MOST_PINS]
     if pins and state.free.split >= state.requested_bytes // 4:
-        table = _table("held open by blocks of", "blocks", "bytes", "holes")
+        table = table_of("held open by blocks of", "blocks", "bytes", "holes")
         for pin in pins:
             row = (str(pin.block_count), format_bytes(pin.held_bytes), format_bytes(pin.hole_bytes))
-            table.add_row(Text(_place(users_frame(pin.frames))), *row)
+            table.add_row(Text(place_of(users_frame(pin.frames))), *row)
         yield table
 
 
@@ -157,7 +155,7 @@ def _trials(case: OomCase) -> Iterator[RenderableType]:
         yield Text.assemble(("fits", "bold green"), f"{left}: ", (case.cure.line, "bold"))
     elif case.causes:
         yield Text("no allocator setting makes it fit on this card", style="bold red")
-    table = _table("setting", "fits", "peak reserved", "left", "retries")
+    table = table_of("setting", "fits", "peak reserved", "left", "retries")
     settings = [trial for trial in case.trials if trial.risk != HARDWARE_RISK]
     for trial in settings[:_MOST_TRIALS]:
         table.add_row(*_trial_row(trial))
@@ -178,20 +176,6 @@ def _trial_row(trial: Trial) -> tuple[Text, ...]:
         Text(left),
         Text(str(outcome.retry_count)),
     )
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True, show_edge=False, header_style="dim")
-    table.add_column(headers[0], no_wrap=True, overflow="ellipsis", ratio=1)
-    for header in headers[1:]:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _place(frame: Frame | None) -> str:
-    if frame is None:
-        return "(no Python frames)"
-    return f"{'/'.join(frame.filename.replace(chr(92), '/').split('/')[-2:])}:{frame.line} {frame.name}"
 
 
 def as_dict(diagnosis: Diagnosis) -> dict[str, Any]:

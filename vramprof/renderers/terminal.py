@@ -14,8 +14,7 @@ from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
-from vramprof.recording import Frame
-from vramprof.renderers.console import text_of
+from vramprof.renderers.console import place_of, table_of, text_of
 from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
 
@@ -102,20 +101,12 @@ def _spark(timeline: Timeline, width: int) -> str:
     return "".join(_SPARKS[min(int(chunk.max()) * len(_SPARKS) // top, len(_SPARKS) - 1)] for chunk in chunks)
 
 
-def _table(*headers: str) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True, show_edge=False, header_style="dim")
-    table.add_column(headers[0], no_wrap=True, overflow="ellipsis", ratio=1)
-    for header in headers[1:]:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
 def _share(size: int, total: int) -> str:
     return f"{100 * size / total:.1f} %" if total else ""
 
 
 def _categories(device: DeviceFacts) -> Table:
-    table = _table("at the peak, by category", "bytes", "share")
+    table = table_of("at the peak, by category", "bytes", "share")
     total = device.peak.allocated_bytes
     for name, size in sorted(device.peak.by_category.items(), key=lambda item: -item[1]):
         if size:
@@ -128,7 +119,7 @@ def _modules(device: DeviceFacts) -> RenderableType:
     rows = [row for row in device.peak.by_module if row[1]]
     if len(rows) < 2:
         return Text("")
-    table = _table("by module", "bytes", "share")
+    table = table_of("by module", "bytes", "share")
     for path, size in rows[:_ROWS]:
         table.add_row(Text(path), format_bytes(size), _share(size, device.peak.allocated_bytes))
     return table
@@ -137,22 +128,18 @@ def _modules(device: DeviceFacts) -> RenderableType:
 def _lines(device: DeviceFacts) -> RenderableType:
     total: dict[str, int] = {}
     for stack in device.peak.by_stack:
-        where = _place(users_frame(stack.frames))
+        where = place_of(users_frame(stack.frames))
         total[where] = total.get(where, 0) + stack.bytes
     if not total:
         return Text("")
-    table = _table("by line", "bytes", "share")
+    table = table_of("by line", "bytes", "share")
     for where, size in sorted(total.items(), key=lambda item: -item[1])[:_ROWS]:
         table.add_row(Text(where), format_bytes(size), _share(size, device.peak.allocated_bytes))
     return table
 
 
-def _short(filename: str) -> str:
-    return "/".join(filename.replace("\\", "/").split("/")[-2:])
-
-
 def _steps(device: DeviceFacts) -> RenderableType:
-    table = _table("step", "peak", "left at its end")
+    table = table_of("step", "peak", "left at its end")
     for step in device.steps[:3] + (device.steps[-1:] if len(device.steps) > 3 else ()):
         table.add_row(
             Text(str(step.index)), format_bytes(step.peak_allocated_bytes), format_bytes(step.end_allocated_bytes)
@@ -164,7 +151,7 @@ def _finding(finding: Finding) -> RenderableType:
     lines: list[RenderableType] = []
     pointing = [evidence for evidence in finding.evidence if evidence.frames]
     for evidence in pointing[:_EVIDENCE_ROWS]:
-        where = _place(users_frame(evidence.frames))
+        where = place_of(users_frame(evidence.frames))
         lines.append(Text(f"{where}: {_amount(evidence)}", style="dim"))
     if len(pointing) > _EVIDENCE_ROWS:
         lines.append(Text(f"and {len(pointing) - _EVIDENCE_ROWS} lines more", style="dim"))
@@ -179,7 +166,3 @@ def _amount(evidence: Evidence) -> str:
     if evidence.unit == "bytes":
         return format_bytes(int(evidence.value))
     return f"{evidence.value:,.0f} {evidence.unit}"
-
-
-def _place(frame: Frame | None) -> str:
-    return f"{_short(frame.filename)}:{frame.line} {frame.name}" if frame else "(no Python frames)"
