@@ -24,6 +24,7 @@ from vramprof.sources.device_limits import device_limits
 from vramprof.sources.devices import allocated_bytes, record_devices, require_device
 from vramprof.sources.guessed_reads import guessed_reads
 from vramprof.sources.program import Program, program_spans
+from vramprof.sources.progress import progress_feed
 from vramprof.sources.sampler import INTERVAL_S, memory_samples
 from vramprof.sources.windows import Steps, Windows
 
@@ -101,11 +102,16 @@ class Profiler:
             history = AllocatorHistory(recorder, max_entries=self._max_entries)
             windows = Windows(recorder, history, steps=self._steps, always=always)
             stack.callback(windows.finish)
-            stack.enter_context(memory_samples(recorder, interval_s=INTERVAL_S if always else _MONITOR_INTERVAL_S))
+            progress = stack.enter_context(progress_feed(recorder, self._out))
+            interval_s = INTERVAL_S if always else _MONITOR_INTERVAL_S
+            stack.enter_context(memory_samples(recorder, interval_s=interval_s, progress=progress))
             stack.enter_context(guessed_reads(recorder))
             stack.enter_context(device_limits(recorder))
             self._watch = LeakWatch(recorder, windows, way=self._leaks)
-            self._program = stack.enter_context(program_spans(recorder, self._watch))
+            watcher = self._watch if progress is None else progress.follow(self._watch)
+            self._program = stack.enter_context(program_spans(recorder, watcher))
+            if progress is not None:
+                progress.begin(self._program)
             windows.begin(self._program)
             recorder.flush()
             self._stack = stack.pop_all()
