@@ -119,7 +119,7 @@ def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]
         )
     return OomCase(
         title=title, device=device.index, causes=_largest_request(rank_causes(state.figures), state, device),
-        figures=state.figures, frames=state.frames, state=state, blind=blind, leaks=leaks, levers=levers,
+        figures=state.figures, frames=state.moment.frames, state=state, blind=blind, leaks=leaks, levers=levers,
     )  # fmt: skip
 
 
