@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
+
+from vramprof.process import recording_name, with_rank
 
 MODES = ("trace", "monitor")
 
@@ -51,9 +52,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def record_path(out: str | None, script: str) -> Path:
     """Where this process records; a rank's number comes before the suffix."""
-    name = out or f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.vram"
-    path = Path(name)
-    if path.suffix != ".vram":
-        path = path.with_name(path.name + ".vram")
-    rank = os.environ.get("RANK")
-    return path if rank is None else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
+    if out is None:
+        return Path(f"{recording_name(script)}.vram")
+    path = Path(out)
+    stem = path.stem if path.suffix == ".vram" else path.name
+    return path.with_name(f"{with_rank(stem)}.vram")

@@ -413,6 +413,14 @@ class Program:
         for root, prefix in list(self._prefixes.items()):
             self._name_weights(root, prefix)
 
+    def so_far(self) -> list[tuple[Any, ...]]:
+        """Hand everything to the recorder while the program goes on; gives rows of the spans that it is in."""
+        if self.tracing and not self.closed:
+            self.name_everything()
+        self.spans.flush()
+        self.names.flush()
+        return self.spans.still_open()
+
     def finish(self) -> None:
         """The session ends: the last step ends with it."""
         if not self.closed:

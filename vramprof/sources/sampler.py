@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vramprof.recording import Recorder
 from vramprof.recording.feed import SAMPLE, Row
 
 if TYPE_CHECKING:
@@ -23,11 +22,21 @@ ReadProcess = Callable[[int], tuple[int, int]]
 """device index -> (device used bytes, this process's bytes); UNREAD where NVML does not say."""
 
 
+class Sink(Protocol):
+    """What rows are written to: a Recorder, or a ring of the newest."""
+
+    def add(self, table: str, *row: Any) -> None:
+        """Append one row."""
+
+    def gap(self, source: str, reason: str, *, begin_ns: int = 0, end_ns: int = 0, lost_count: int = 0) -> None:
+        """Say what was lost."""
+
+
 @contextmanager
 def memory_samples(
-    recorder: Recorder, *, interval_s: float = INTERVAL_S, progress: Progress | None = None
-) -> Iterator[None]:
-    """Sample every touched device at the begin, at each interval, and at the end.
+    recorder: Sink, *, interval_s: float = INTERVAL_S, progress: Progress | None = None
+) -> Iterator[Callable[[], None]]:
+    """Sample every touched device at the begin, at each interval, at the end, and when what this gives is called.
 
     With `progress`, samples go there too, at least one a second, and it is flushed as often.
     """
@@ -50,7 +59,7 @@ def memory_samples(
     thread = threading.Thread(target=work, name="vramprof-sampler", daemon=True)
     thread.start()
     try:
-        yield
+        yield lambda: _sample(recorder, read_process)
     finally:
         stop.set()
         thread.join()
@@ -59,7 +68,7 @@ def memory_samples(
 
 
 def _sample(
-    recorder: Recorder, read_process: ReadProcess, *, is_kept: bool = True, progress: Progress | None = None
+    recorder: Sink, read_process: ReadProcess, *, is_kept: bool = True, progress: Progress | None = None
 ) -> None:
     import torch
 
@@ -80,7 +89,7 @@ def _sample(
         recorder.gap("sampler", f"{type(error).__name__}: {error}", begin_ns=now, end_ns=now, lost_count=1)
 
 
-def _open_nvml(recorder: Recorder) -> tuple[ReadProcess, Callable[[], None]]:
+def _open_nvml(recorder: Sink) -> tuple[ReadProcess, Callable[[], None]]:
     try:
         import pynvml
 

@@ -51,6 +51,7 @@ class SpanLog:
         self._recorder = recorder
         self._ids = itertools.count()
         self._local = threading.local()
+        self._threads: dict[int, list[Span]] = {}
         self._marked: dict[int, list[Span]] = {}
         self._names: dict[str, int] = {}
         self._rows = bytearray()
@@ -62,7 +63,7 @@ class SpanLog:
         try:
             return self._local.spans  # type: ignore[no-any-return]
         except AttributeError:
-            self._local.spans = []
+            self._local.spans = self._threads[threading.get_ident()] = []
             self._local.users = ""
             return self._local.spans  # type: ignore[no-any-return]
 
@@ -121,6 +122,15 @@ class SpanLog:
         )
         if len(self._rows) >= _FLUSH_BYTES:
             self.flush()
+
+    def still_open(self) -> list[tuple[str, str, int, int, int, int, int, int]]:
+        """Rows of the table "spans" for what every thread is in now, as if it ended now."""
+        now = time.time_ns()
+        return [
+            (span.kind, span.name, span.begin_ns, now, thread, self.step, span.id, span.parent)
+            for thread, spans in list(self._threads.items())
+            for span in spans
+        ]
 
     def flush(self) -> None:
         """Hand the ended spans to the recorder."""
