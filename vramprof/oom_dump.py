@@ -16,7 +16,7 @@ from vramprof.analyses.causes import CauseKind
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.peak import bytes_by_stack
 from vramprof.findings import find_all, gather_facts
-from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case
+from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, error_case
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.recording import Recording, open_folder
 from vramprof.recording.storage import save_folder
@@ -43,6 +43,7 @@ class Dumps:
         self._count = 0
         self.kept: list[Path] = []
         self.newest: Path | None = None
+        self.is_new = False
 
     def write(self, take: Callable[[], Recording], failure: Failure, *, at_once: bool = False) -> str:
         """Take the evidence and write it; gives what to tell the user, in a few lines.
@@ -50,7 +51,9 @@ class Dumps:
         What cannot be written is told on stderr. `at_once`: even if the one before it was a moment ago.
         """
         if self.newest is not None and time.monotonic() < self._not_before and not at_once:
-            return f"vramprof: memory ran out again; of one time before there is {_command(self.newest)}"
+            self.is_new = False
+            return f"vramprof: memory ran out again; of a time before, there is\n  {_command(self.newest)}"
+        self.is_new = True
         begin = time.monotonic()
         recording, path = None, self._next_path()
         try:
@@ -105,21 +108,23 @@ def _note(recording: Recording | None, last: str) -> str:
     if recording is not None:
         head = "vramprof (EMULATED)" if recording.emulated else head
         with suppress(Exception):
-            lines = _findings(gather_facts(recording))
+            lines = [*_findings(gather_facts(recording))]
     return "\n  ".join([f"{head}: {lines[0] if lines else 'ran out of memory'}", *lines[1:], last])
 
 
-def _findings(facts: Facts) -> list[str]:
+def _findings(facts: Facts) -> Iterator[str]:
     device, case = _failed(facts)
-    first = case.causes[0]
-    return [
-        f"{first.kind.value}{'' if first.certain else ' (likely)'}: {first.sentence}",
-        *_holder(facts, device, case),
-    ]
+    hedge = "" if case.causes[0].certain else " (likely)"
+    yield f"{case.causes[0].kind.value}{hedge}: {case.causes[0].sentence}"
+    if device is not None:
+        yield from _holder(facts, device, case)
 
 
-def _failed(facts: Facts) -> tuple[DeviceFacts, OomCase]:
-    """The device whose request failed last."""
+def _failed(facts: Facts) -> tuple[DeviceFacts | None, OomCase]:
+    """The device whose request failed last, unless the error is not of torch's allocator."""
+    elsewhere = error_case(facts)
+    if elsewhere is not None:
+        return None, elsewhere
     failed = [device for device in facts.devices if device.oom is not None]
     device = max(failed, key=lambda one: one.oom.time_ns if one.oom is not None else 0)
     return device, device_case(facts, device, find_all(facts))
@@ -164,8 +169,8 @@ def _print_gist(recording: Recording | None, failure: Failure, note: str) -> Non
     lines = [note]
     with suppress(Exception):
         if recording is not None:
-            device, case = _failed(gather_facts(recording))
-            lines.append(render_diagnosis(Diagnosis(device.name, recording.emulated, (case,))).rstrip())
+            _, case = _failed(gather_facts(recording))
+            lines.append(render_diagnosis(Diagnosis("", recording.emulated, (case,))).rstrip())
     lines += ["asked for at:", *(f"  {place_of(frame)}" for frame in failure.frames[:_MOST_FRAMES])]
     with suppress(Exception):
         print("\n".join(lines), file=sys.stderr)

@@ -23,6 +23,7 @@ from vramprof.sources.oom_signals import (
 )  # fmt: skip
 
 _MARK = "_vramprof_told"
+"""On an exception with a note of ours: whether a dump was tried for it alone."""
 _WORDS = ("out of memory", "STATUS_ALLOC_FAILED", "ou tried to allocate", "Allocation on device", "tely rejected")
 
 
@@ -85,8 +86,9 @@ class OomWatch:
         if self._is_silent():
             return
         chain = list(_chain(error))
-        if any(hasattr(one, _MARK) for one in chain):
-            self._caught_count = max(self._caught_count - 1, 0)
+        told = [getattr(one, _MARK) for one in chain if hasattr(one, _MARK)]
+        self._caught_count = max(self._caught_count - len(told), 0)
+        if any(told):
             return
         cause = next((one for one in chain if _is_about_memory(one)), None)
         if cause is None:
@@ -120,7 +122,7 @@ class OomWatch:
             error.add_note(self._note)
         else:
             print(self._note, file=sys.stderr)
-        setattr(error, _MARK, True)
+        setattr(error, _MARK, self.dumps.is_new)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

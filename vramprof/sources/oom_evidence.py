@@ -19,7 +19,7 @@ from vramprof.sources.oom_text import find_ooms
 from vramprof.sources.snapshot import collector_paused, record_snapshot
 
 _SOURCE = "out of memory"
-_OF_THE_DEVICE = ("allocator", "async", "rejected")
+_WITHOUT_EVENT = ("async", "rejected")
 _RECENT_EVENTS = 256
 """Other threads may have gone on since the request failed."""
 _EVENT_BYTES = 2048
@@ -94,12 +94,13 @@ def _add_event(recorder: Recorder, snapshot: dict[str, Any], failure: Failure) -
     """Make sure that the failing request is there as an "oom" event, with frames."""
     device, tried_bytes, free_bytes = failure.device, failure.tried_bytes, failure.free_bytes
     text = next(find_ooms(BytesIO(failure.text.encode())), None)
-    if text is not None and text.kind in _OF_THE_DEVICE:
+    if text is not None and text.kind in ("allocator", *_WITHOUT_EVENT):
         device, tried_bytes, free_bytes = text.device or 0, text.tried_bytes, text.free_bytes
     traces = snapshot["device_traces"]
     if device is None or tried_bytes is None or device >= len(traces):
         return
-    told = [entry for entry in traces[device][-_RECENT_EVENTS:] if entry["action"] == "oom"] if text is None else []
+    recent = () if text is not None and text.kind in _WITHOUT_EVENT else traces[device][-_RECENT_EVENTS:]
+    told = [entry for entry in recent if entry["action"] == "oom"]
     if not told:
         recorder.gap(_SOURCE, "torch recorded no event of this failure: the size is the segment's, not the block's")
         told = [{"action": "oom", "device_free": free_bytes or 0, "size": tried_bytes, "stream": 0,
