@@ -102,7 +102,7 @@ def _write(recording: Recording, path: Path) -> None:
 
 
 def _note(recording: Recording | None, last: str) -> str:
-    """What happened, who holds most, and where to read on. The evidence may be none, or too odd to be read."""
+    """What happened, who holds most, and where to read on. There may be no evidence, or none that can be read."""
     head = "vramprof"
     lines: list[str] = []
     if recording is not None:
@@ -126,7 +126,7 @@ def _failed(facts: Facts) -> tuple[DeviceFacts | None, OomCase]:
     if elsewhere is not None:
         return None, elsewhere
     failed = [device for device in facts.devices if device.oom is not None]
-    device = max(failed, key=lambda one: one.oom.time_ns if one.oom is not None else 0)
+    device = max(failed, key=lambda one: one.oom.moment.time_ns if one.oom is not None else 0)
     return device, device_case(facts, device, find_all(facts))
 
 
@@ -136,11 +136,11 @@ def _holder(facts: Facts, device: DeviceFacts, case: OomCase) -> Iterator[str]:
     if case.leaks:
         yield f"leak: {case.leaks[0].title}"
         return
-    if case.causes[0].kind is CauseKind.FRAGMENTATION and case.state.pins:
-        pin = case.state.pins[0]
+    if case.causes[0].kind is CauseKind.FRAGMENTATION and case.state.moment.pins:
+        pin = case.state.moment.pins[0]
         yield f"held open by blocks of {place_of(users_frame(pin.frames))}, {format_bytes(pin.held_bytes)}"
         return
-    alive = device.allocations.alive(case.state.row)
+    alive = device.allocations.alive(case.state.moment.row)
     lines: Counter[str] = Counter()
     for one in bytes_by_stack(facts.recording, device.attribution.stack[alive], device.allocations.size_bytes[alive]):
         lines[place_of(users_frame(one.frames))] += one.bytes

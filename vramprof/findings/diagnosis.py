@@ -114,6 +114,7 @@ def error_case(facts: Facts) -> OomCase | None:
     oom = next(find_ooms(BytesIO(text.encode())), None)
     if not text or (oom is not None and oom.kind not in ("host", "driver")):
         return None
+    causes: tuple[Cause, ...]
     if oom is None:
         sentence = f"a library had no memory for something other than a tensor: {text.splitlines()[0]}"
         causes = (Cause(CauseKind.OUTSIDE_ALLOCATOR, 0, sentence, certain=False),)
