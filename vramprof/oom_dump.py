@@ -52,7 +52,7 @@ class Dumps:
         """
         if self.newest is not None and time.monotonic() < self._not_before and not at_once:
             self.is_new = False
-            return f"vramprof: memory ran out again; of a time before, there is\n  {_command(self.newest)}"
+            return f"vramprof: memory ran out again; of a time before, there is\n  {self.command}"
         self.is_new = True
         begin = time.monotonic()
         recording, path = None, self._next_path()
@@ -64,7 +64,7 @@ class Dumps:
             _print_gist(recording, failure, note)
         else:
             self.newest = path
-            note = _note(recording, _command(path))
+            note = _note(recording, self.command)
         self._count += 1
         now = time.monotonic()
         self._not_before = now + _PAUSE_RATIO * (now - begin) if self._count >= MOST_KEPT else 0.0
@@ -79,6 +79,11 @@ class Dumps:
         """Nothing more will be written. The newest goes, if no error came of it."""
         if self.newest is not None and self.newest not in self.kept:
             shutil.rmtree(self.newest, ignore_errors=True)
+
+    @property
+    def command(self) -> str:
+        """What to type to read the newest one."""
+        return "" if self.newest is None else _command(self.newest)
 
     def _next_path(self) -> Path:
         number = len(self.kept) + 1
@@ -149,7 +154,7 @@ def _holder(facts: Facts, device: DeviceFacts, case: OomCase) -> Iterator[str]:
 
 
 def _command(path: Path) -> str:
-    return f"vramprof diagnose {_shown(path)} --what-if"
+    return f"vramprof diagnose {_shown(path)}"
 
 
 def _shown(path: Path) -> str:

@@ -104,9 +104,8 @@ class OomWatch:
             return
         self.dumps.close()
         if self._caught_count and self.dumps.kept:
-            times = "once" if self._caught_count == 1 else f"{self._caught_count} times"
-            newest = self.dumps.kept[-1].name
-            print(f"vramprof: memory ran out {times}, and the program went on: see {newest}", file=sys.stderr)
+            times = "" if self._caught_count == 1 else f" {self._caught_count} times"
+            print(f"vramprof: memory ran out, and the error was caught{times}: {self.dumps.command}", file=sys.stderr)
 
     def _is_silent(self) -> bool:
         if os.getpid() == self._pid:
