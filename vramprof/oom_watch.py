@@ -52,7 +52,7 @@ class OomWatch:
         self._seen = count_failures()
         self._awaits_error = False
         self._text = ""
-        self._note = ""
+        self._note = self._printed = ""
         self._caught_count = 0
 
     def struck(self, failure: Failure) -> None:
@@ -116,10 +116,11 @@ class OomWatch:
         return False
 
     def _tell(self, error: BaseException) -> None:
-        """Python 3.10 knows no notes: there it is printed."""
+        """Python 3.10 knows no notes: there it is printed, once."""
         if hasattr(error, "add_note"):
             error.add_note(self._note)
-        else:
+        elif self._note != self._printed:
+            self._printed = self._note
             print(self._note, file=sys.stderr)
         setattr(error, _MARK, self.dumps.is_new)
 

@@ -55,7 +55,7 @@ class SpanLog:
         self._marked: dict[int, list[Span]] = {}
         self._names: dict[str, int] = {}
         self._rows = bytearray()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may end the session
         self._set, self._get = _metadata_functions()
 
     def open_spans(self) -> list[Span]:
