@@ -375,7 +375,7 @@ class Program:
         if self.tracing and (self.detailed or self._state_counts.get(id(optimizer)) != len(optimizer.state)):
             self._state_counts[id(optimizer)] = len(optimizer.state)
             self.names.give("optimizer", self._states(optimizer))
-        self.steps.optimizer_ends(optimizer, at_once=not self.tracing)
+        self.steps.optimizer_ends(optimizer)
         if self._watcher is not None:
             self._watcher.phase_ends("optimizer")
 

@@ -85,13 +85,12 @@ class SpanLog:
         """The calling thread leaves a span, and whatever is still open inside it."""
         spans = self.open_spans()
         now = time.time_ns()
-        if spans[-1:] != [span] and not any(one is span for one in spans):
-            return
-        while True:
-            last = spans.pop()
-            self._append(last, now)
-            if last is span:
-                break
+        if not (spans and spans[-1] is span):
+            if not any(one is span for one in spans):
+                return
+            while spans[-1] is not span:
+                self._append(spans.pop(), now)
+        self._append(spans.pop(), now)
         self._set(spans[-1].metadata if spans else self._local.users)
 
     def reach(self, name: str, backward: int | None) -> None:
