@@ -11,6 +11,7 @@ from typing import Any
 
 from vramprof.errors import VramprofError
 from vramprof.findings import Facts, Finding, find_all, gather_facts
+from vramprof.findings.comparison import DeviceComparison, compare_facts
 from vramprof.recording import Recording, save_folder
 from vramprof.renderers.forms import FORMS
 
@@ -108,18 +109,37 @@ class Reports:
         self.reports = dict(reports)
         self.kind = kind
 
+    @cached_property
+    def comparison(self) -> tuple[DeviceComparison, ...]:
+        """Of two reports, the second against the first, device by device; of more, nothing."""
+        if self.kind != "compare":
+            return ()
+        expected, actual = self.reports.values()
+        return compare_facts(expected.facts, actual.facts)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What surprises in the second of two: the 5xx family, the costliest first."""
+        found = [finding for device in self.comparison for finding in device.findings]
+        return tuple(sorted(found, key=lambda finding: -finding.cost_bytes))
+
     def text(self) -> str:
         """A table for a terminal: by category for two, by recording for many."""
         from vramprof.renderers.several import render_difference, render_ranks
 
         facts = {label: report.facts for label, report in self.reports.items()}
-        return render_difference(facts) if self.kind == "compare" else render_ranks(facts)
+        return render_difference(facts, self.comparison) if self.kind == "compare" else render_ranks(facts)
 
     def html(self) -> str:
         """The page."""
         from vramprof.renderers.html import Subject, render_html
 
-        subjects = [Subject(label, report.facts, report.findings) for label, report in self.reports.items()]
+        own = [report.findings for report in self.reports.values()]
+        own[-1] = (*self.findings, *own[-1])  # what surprises in the second is said of it
+        subjects = [
+            Subject(label, report.facts, findings)
+            for (label, report), findings in zip(self.reports.items(), own, strict=True)
+        ]
         return render_html(subjects, kind=self.kind)
 
     def save(self, path: str | Path) -> Path:

@@ -48,14 +48,15 @@ _Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """For each allocation: its category (a number in CATEGORIES), whether that was measured, its module's path, its
-    phase (a number in PHASES), and its stack: of an allocation of the autograd engine, which has none of its own, the
-    stack of its module's forward."""
+    phase (a number in PHASES), its stack: of an allocation of the autograd engine, which has none of its own, the
+    stack of its module's forward; and the name that it was first seen under as one of its category, "" for none."""
 
     category: npt.NDArray[np.int8]
     measured: _Bools
     module: npt.NDArray[np.object_]
     phase: npt.NDArray[np.int8]
     stack: IntArray
+    name: npt.NDArray[np.object_]
 
 
 def attribute(recording: Recording, allocations: Allocations) -> Attribution:
@@ -73,11 +74,11 @@ def attribute(recording: Recording, allocations: Allocations) -> Attribution:
         _infer(category, allocations, contexts, backward, hints)
     module = contexts.module.copy()
     measured = np.zeros(count, dtype=np.bool_)
-    _name(category, measured, module, moments, allocations, contexts)
+    name = _name(category, measured, module, moments, allocations, contexts)
     _recognise(category, measured, allocations)
     _place(module, category, contexts)
     stack = _stacks(allocations, contexts, module)
-    return Attribution(category, measured, np.where(module == "", NO_MODULE, module), contexts.phase, stack)
+    return Attribution(category, measured, np.where(module == "", NO_MODULE, module), contexts.phase, stack, name)
 
 
 def _hints(recording: Recording, allocations: Allocations) -> npt.NDArray[np.object_]:
@@ -188,11 +189,12 @@ def _name(
     moments: Moments,
     allocations: Allocations,
     contexts: Contexts,
-) -> None:
+) -> npt.NDArray[np.object_]:
     """Give each allocation the first name that it was seen under, and the module which that name belongs to.
 
     What was called with is an input only if no module made it: a criterion is called with a model's output.
     """
+    names = np.full(len(category), "", dtype=object)
     saved: set[tuple[int, int]] = set()
     walked: set[int] = set()
     for found in find_names(moments, allocations):
@@ -203,6 +205,7 @@ def _name(
             continue
         category[index] = CATEGORIES.index(found.category)
         measured[index] = True
+        names[index] = found.name
         if found.category == "activations":
             saved.add(_pattern(allocations, index))
             walked.add(found.row)
@@ -212,6 +215,7 @@ def _name(
             alive = (allocations.alloc_row[index] <= row < allocations.free_row[index] for row in walked)
             if _pattern(allocations, index) in saved and not any(alive):  # saved in a step looked at in detail
                 category[index] = CATEGORIES.index("activations")
+    return names
 
 
 def _pattern(allocations: Allocations, index: int) -> tuple[int, int]:

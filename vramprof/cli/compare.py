@@ -1,4 +1,7 @@
-"""Compare two recordings: predicted with measured, before with after, by category at the peak.
+"""Compare two recordings: predicted with measured, before with after.
+
+By category at the peak, by module and category where phases of a step differ most, and what surprises in the second:
+each 5xx finding names a reason (unfused attention, tensors kept between steps, fragmentation, another process ...).
 
 Example:
   vramprof compare before.vram after.vram

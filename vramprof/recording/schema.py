@@ -69,7 +69,8 @@ TABLES: dict[str, pa.Schema] = {
         ("kind", pa.string()), ("name", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()),
         ("thread", pa.int64()), ("step", pa.int32()), ("id", pa.int32()), ("parent", pa.int32()),
     ),
-    # Storages seen under a name at a moment; the address may lie inside the storage's block.
+    # Storages seen under a name at a moment; the address may lie inside the storage's block. The name of an activation
+    # is the kinds of autograd nodes that saved it and the type of its elements: "AddmmBackward0 bfloat16".
     "tensors": _table(
         ("time_ns", pa.int64()), _device, ("address", pa.uint64()), ("size_bytes", pa.int64()),
         ("category", pa.string()), ("name", pa.string()), ("moment", pa.int32()),

@@ -5,22 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from vramprof.analyses.comparison import Comparison
 from vramprof.findings import DeviceFacts, Facts
+from vramprof.findings.comparison import DeviceComparison, moment_name
+from vramprof.renderers.terminal import render_findings
 from vramprof.units import format_bytes
 
 _EMULATED = "EMULATED: {} ran on an emulated device; no GPU was used"
 
 
-def render_difference(facts: Mapping[str, Facts]) -> str:
-    """By category at the peak of each device that both have; the second less the first."""
+def render_difference(facts: Mapping[str, Facts], compared: Sequence[DeviceComparison]) -> str:
+    """By category at the peak of each device that both have, by moment, and what surprises in the second."""
     (before, first), (after, second) = facts.items()
     lines = _notices(facts)
-    others = {device.index: device for device in second.devices}
-    for device in first.devices:
-        if device.index in others:
-            lines += ["", f"GPU {device.index} {device.name}".rstrip()]
-            lines += _aligned([("at the peak", before, after, "difference"), *_rows(device, others[device.index])])
-    return "\n".join(lines).lstrip("\n") + "\n"
+    sides = [{device.index: device for device in one.devices} for one in (first, second)]
+    for device in compared:
+        lines += ["", f"GPU {device.index} {device.name}".rstrip()]
+        pair = (side[device.index] for side in sides)
+        lines += _aligned([("at the peak", before, after, "difference"), *_rows(*pair)])
+        moments = moment_rows(device.comparison)
+        if moments:
+            lines += ["", *_aligned([("where they differ most", before, after, "difference"), *moments])]
+        lines.append(render_findings(device.findings).rstrip("\n"))
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+_MOST_OWNERS = 3
+
+
+def moment_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Of each phase the step that differs most, and whose bytes differ there: (words, expected, actual, difference)."""
+    worst = {pair.phase: pair for pair in sorted(comparison.pairs, key=lambda pair: abs(pair.bytes)) if pair.bytes}
+    rows = []
+    for pair in sorted(worst.values(), key=lambda pair: pair.actual_row):
+        figures = [(moment_name(pair), pair.expected_bytes, pair.actual_bytes)]
+        figures += [
+            (f"  {one.category} of {one.module}", one.expected_bytes, one.actual_bytes)
+            for one in pair.residuals[:_MOST_OWNERS]
+        ]
+        rows += [(name, format_bytes(a), format_bytes(b), _signed(a, b)) for name, a, b in figures]
+    return rows
 
 
 def _notices(facts: Mapping[str, Facts]) -> list[str]:

@@ -14,9 +14,7 @@ from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
-from vramprof.findings.fragmentation import is_much
 from vramprof.renderers.console import place_of, table_of, text_of
-from vramprof.renderers.fragments import free_words, pin_table, segment_map
 from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
 
@@ -35,6 +33,11 @@ _EVIDENCE_ROWS = 3
 def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
     """The summary as text; with `color`, ANSI escapes."""
     return text_of(_parts(facts, findings, width=width, color=color), width=width, color=color)
+
+
+def render_findings(findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
+    """The findings alone, as the summary has them."""
+    return text_of(map(_finding, findings), width=width, color=color) if findings else ""
 
 
 def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool) -> Iterator[RenderableType]:
@@ -78,7 +81,6 @@ def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
     parts += [_categories(device), _modules(device), _lines(device)]
     if device.steps:
         parts.append(_steps(device))
-    parts += _fragmentation(device)
     return Group(*parts)
 
 
@@ -148,17 +150,6 @@ def _steps(device: DeviceFacts) -> RenderableType:
             Text(str(step.index)), format_bytes(step.peak_allocated_bytes), format_bytes(step.end_allocated_bytes)
         )
     return table
-
-
-def _fragmentation(device: DeviceFacts) -> Iterator[RenderableType]:
-    moment = device.fragmentation
-    if moment.hidden or not is_much(moment.free.total, moment):
-        return
-    part = _share(moment.free.total, moment.reserved_bytes)
-    yield Text(f"{part} of the {format_bytes(moment.reserved_bytes)} reserved lay free when torch reserved the most")
-    yield free_words(moment)
-    yield from pin_table(moment)
-    yield from segment_map(moment)
 
 
 def _finding(finding: Finding) -> RenderableType:

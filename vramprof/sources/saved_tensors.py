@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ _saved_names: dict[type, tuple[str, ...]] = {}
 
 
 def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
-    """("", device index, address, bytes) of each CUDA storage saved by these nodes and all that they lead to.
+    """(name, device index, address, bytes) of each CUDA storage saved by these nodes and all that they lead to.
+
+    The name is the kinds of the nodes that saved it and the type of its elements: "MulBackward0 ReluBackward0 float32".
 
     Blind to: what was packed by a saved-tensors hook (checkpointing, offload), for unpacking would run it; everything,
     on torch before 2.11, whose SavedTensor has no `data`.
@@ -18,7 +21,8 @@ def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
 
     if not hasattr(torch._C._autograd.SavedTensor, "data"):
         return
-    found: dict[int, tuple[str, int, int, int]] = {}
+    found: dict[int, tuple[int, int, str]] = {}
+    savers: dict[int, set[str]] = {}
     seen: set[Any] = set()
     pending = list(nodes)
     while pending:
@@ -30,8 +34,15 @@ def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
         for tensor in _saved_by(node):
             if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_cuda:
                 address = tensor.data_ptr()
-                found[address] = ("", tensor.get_device(), address, tensor.nbytes)
-    yield from found.values()
+                found[address] = (tensor.get_device(), tensor.nbytes, _type_name(tensor.dtype))
+                savers.setdefault(address, set()).add(type(node).__name__)
+    for address, (device, size_bytes, dtype) in found.items():
+        yield " ".join([*sorted(savers[address]), dtype]), device, address, size_bytes
+
+
+@functools.cache
+def _type_name(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
 
 
 def _saved_by(node: Any) -> Iterator[Any]:

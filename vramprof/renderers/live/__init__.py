@@ -1,1 +1,0 @@
-"""What `vramprof live` shows: a full screen, or a line a second."""
