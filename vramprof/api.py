@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vramprof import fake
 from vramprof.diagnosis import diagnose
+from vramprof.errors import VramprofError
 from vramprof.prediction.device import emulate
 from vramprof.prediction.dry_run import Program, dry_run
 from vramprof.profiler import Profiler
-from vramprof.recording import Recording
+from vramprof.recording import Recording, save_folder
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES
 from vramprof.sources.files import load_file
+
+METHODS = ("auto", "device", "fake")
 
 __all__ = ["Profiler", "Recording", "Report", "diagnose", "emulate", "load", "predict", "profile"]
 
@@ -54,23 +58,39 @@ def load(path: str | Path) -> Report:
 
 
 def predict(
-    program: Program, *arguments: Any, gpu: str, out: str | Path | None = None, timeout_s: float | None = None
+    program: Program,
+    *arguments: Any,
+    gpu: str,
+    method: str = "auto",
+    out: str | Path | None = None,
+    timeout_s: float | None = None,
 ) -> Report:
-    """What a program's memory would be on a GPU, by a dry run in a child process: no GPU is needed.
-
-    `vramprof.predict("train.py", "--batch", "8", gpu="a100-80gb")` or `vramprof.predict(train, 8, gpu="l4")`; a
-    function must be at the top level of a module or script. Running out of memory is a result, not an error:
+    """What a program's memory would be on a GPU; no GPU is needed. Running out of memory is a result, not an error:
     `report.recording.origin` is then "oom".
 
+    `vramprof.predict("train.py", "--batch", "8", gpu="a100-80gb")` or `vramprof.predict(train, 8, gpu="l4")`
+
     Args:
-        program: a script's path, or a function.
+        program: a script's path, or a function; for a dry run one at the top level of a module or script.
         arguments: the script's, as strings, or the function's.
         gpu: as for `emulate`.
+        method: "device" is a dry run on an emulated device in a child process: torch's own allocator, Linux and a CUDA
+            build of torch needed. "fake" runs the program in this process on tensors without data, with any build of
+            torch on any system; the report states its biases. "auto" takes the first where it can be had.
         out: a `.vram` folder to keep the recording in.
-        timeout_s: after so many seconds the child is stopped; None waits.
+        timeout_s: after so many seconds the child of a dry run is stopped; None waits.
 
     Raises:
         UnknownGpuError: no such GPU.
         DryRunError: the program failed for another reason than memory.
+        VramprofError: there is no such method.
     """
-    return Report(dry_run(program, arguments, gpu=gpu, out=None if out is None else Path(out), timeout_s=timeout_s))
+    if method not in METHODS:
+        raise VramprofError(f"predict: no method {method!r}: choose from {', '.join(METHODS)}")
+    folder = None if out is None else Path(out)
+    if method == "device" or (method == "auto" and fake.is_second_best()):
+        return Report(dry_run(program, arguments, gpu=gpu, out=folder, timeout_s=timeout_s))
+    recording = fake.run(program, arguments, gpu=gpu)
+    if folder is not None:
+        save_folder(recording, folder)
+    return Report(recording)

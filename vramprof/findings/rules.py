@@ -71,5 +71,5 @@ def guessed_reads(device: DeviceFacts) -> Iterator[Finding]:
     total = sum(guess.count for guess in device.guesses)
     evidence = tuple(Evidence("read here", guess.count, "reads", guess.frames) for guess in device.guesses)
     fix = Fix("see that no shape, branch or loop depends on what these lines read; on a real GPU it may differ")
-    title = f"{total} reads of values that the emulated device never computed may have steered the program"
+    title = f"{total} reads of values that no kernel computed may have steered the program"
     yield Finding("VP902", title, "info", 0, "predicted", device.index, evidence, fix)

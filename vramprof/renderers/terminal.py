@@ -43,6 +43,8 @@ def render_findings(findings: Sequence[Finding], *, width: int = 80, color: bool
 def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool) -> Iterator[RenderableType]:
     if facts.recording.emulated:
         yield Text("EMULATED: no GPU was used; torch's allocator ran on an emulated device", style="bold yellow")
+    elif facts.recording.metadata.get("method"):
+        yield Text(f"PREDICTED: no GPU was used; {facts.recording.metadata['method']}", style="bold yellow")
     for reason in facts.recording.gaps["reason"].tolist():
         yield Text(f"gap: {reason}", style="yellow")
     if not facts.devices:

@@ -110,7 +110,7 @@ def _of_tensor(tensor: torch.Tensor, name: str) -> Iterator[tuple[str, int, int,
         return
     try:
         storage = tensor.untyped_storage()
-        yield name, tensor.device.index or 0, storage.data_ptr(), storage.nbytes()
+        yield name, tensor.device.index or 0, storage.data_ptr() or tensor.data_ptr(), storage.nbytes()
     except (RuntimeError, NotImplementedError):  # fake tensors, sparse ones, wrappers without a storage of their own
         return
 
