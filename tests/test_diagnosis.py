@@ -120,9 +120,9 @@ def test_who_holds_the_segments_open(tmp_path: Path) -> None:
     (case,) = diagnose(path).cases
     assert [cause.kind for cause in case.causes] == [CauseKind.FRAGMENTATION]
     assert case.state is not None
-    assert case.state.free.split == case.state.free.total == 32 * MIB
-    assert case.state.largest_hole_bytes == 16 * MIB
-    (pin,) = case.state.pins
+    assert case.state.moment.free.split == case.state.moment.free.total == 32 * MIB
+    assert case.state.moment.largest_hole_bytes == 16 * MIB
+    (pin,) = case.state.moment.pins
     assert (pin.held_bytes, pin.block_count, pin.hole_bytes) == (8 * MIB, 2, 32 * MIB)
     assert pin.frames[0].line == 12
     (finding,) = [one for one in load(path).findings if one.code in OUT_OF_MEMORY_CODES]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vramprof.api import Profiler, Recording, Report, diagnose, emulate, load, predict, profile
     from vramprof.errors import LeakError, VramprofError
+    from vramprof.installed import install
     from vramprof.prediction.fit import fit
     from vramprof.prediction.plan import plan
 
@@ -21,6 +22,7 @@ __all__ = [
     "diagnose",
     "emulate",
     "fit",
+    "install",
     "load",
     "plan",
     "predict",
@@ -29,7 +31,7 @@ __all__ = [
 
 _HOMES = {
     "LeakError": "vramprof.errors", "VramprofError": "vramprof.errors", "emulate": "vramprof.prediction.device",
-    "fit": "vramprof.prediction.fit", "plan": "vramprof.prediction.plan",
+    "fit": "vramprof.prediction.fit", "install": "vramprof.installed", "plan": "vramprof.prediction.plan",
 }  # fmt: skip
 
 

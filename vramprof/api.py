@@ -8,6 +8,7 @@ from typing import Any
 from vramprof import fake
 from vramprof.diagnosis import diagnose
 from vramprof.errors import VramprofError
+from vramprof.installed import install
 from vramprof.prediction.device import emulate
 from vramprof.prediction.dry_run import Program, dry_run
 from vramprof.profiler import Profiler
@@ -18,7 +19,7 @@ from vramprof.sources.files import load_file
 
 METHODS = ("auto", "device", "fake")
 
-__all__ = ["Profiler", "Recording", "Report", "diagnose", "emulate", "load", "predict", "profile"]
+__all__ = ["Profiler", "Recording", "Report", "diagnose", "emulate", "install", "load", "predict", "profile"]
 
 
 def profile(
@@ -28,6 +29,7 @@ def profile(
     steps: tuple[int, int] | str | None = None,
     leaks: str = "warn",
     max_entries: int = MAX_ENTRIES,
+    oom_dumps: bool = True,
 ) -> Profiler:
     """Profile GPU memory: `with vramprof.profile() as prof: train()`, then `print(prof.report())`.
 
@@ -40,12 +42,13 @@ def profile(
         steps: trace the steps [first, last) alone and monitor the others; (3, 6) or "3:6".
         leaks: once growth is certain, "warn" says so in one line on stderr, "raise" raises LeakError, "off" is silent.
         max_entries: how many allocator events torch keeps in its ring.
+        oom_dumps: when memory runs out, write what is known beside `out` at once, and name it on the exception.
 
     Raises:
         NoDeviceError: on entering, there is no CUDA device.
         SessionError: there is no such mode or no such range; on entering, another session is running.
     """
-    return Profiler(out=out, mode=mode, steps=steps, leaks=leaks, max_entries=max_entries)
+    return Profiler(out=out, mode=mode, steps=steps, leaks=leaks, max_entries=max_entries, oom_dumps=oom_dumps)
 
 
 def load(path: str | Path) -> Report:

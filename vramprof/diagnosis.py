@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from vramprof.errors import RecordingError
 from vramprof.findings import find_all, gather_facts
-from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, text_case
+from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, error_case, text_case
 from vramprof.recording import Recording, open_folder
 from vramprof.recording.scrub import scrub
 from vramprof.recording.storage import save_folder
@@ -95,12 +95,15 @@ def newest_dump(folder: Path | None = None) -> Path:
 def diagnose_recording(recording: Recording, *, source: str = "recording", what_if: bool = False) -> Answer:
     """Devices that ran out of memory; where none did, all of them."""
     facts = gather_facts(recording)
+    gaps = tuple(str(reason) for reason in recording.gaps["reason"].tolist())
+    elsewhere = error_case(facts)
+    if elsewhere is not None:
+        return Answer(source, recording.emulated, (elsewhere,), gaps)
     findings = find_all(facts)
     cases = [(device, device_case(facts, device, findings)) for device in facts.devices]
     failed = [(device, case) for device, case in cases if case.causes] or cases
     if what_if:
         failed = [(device, try_settings(case, recording, device)) for device, case in failed]
-    gaps = tuple(str(reason) for reason in recording.gaps["reason"].tolist())
     return Answer(source, recording.emulated, tuple(case for _, case in failed), gaps)
 
 

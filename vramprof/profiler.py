@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -15,7 +13,10 @@ from typing import ParamSpec, TypeVar
 
 from vramprof import emulator
 from vramprof.errors import SessionError
+from vramprof.installed import children_too
 from vramprof.leak_watch import WAYS, LeakWatch
+from vramprof.oom_watch import OomWatch, watching
+from vramprof.process import about_process, recording_name
 from vramprof.recording import Recorder, Recording
 from vramprof.recording.storage import save_folder
 from vramprof.report import Report
@@ -23,7 +24,10 @@ from vramprof.sources.allocator_history import MAX_ENTRIES, AllocatorHistory
 from vramprof.sources.device_limits import device_limits
 from vramprof.sources.devices import allocated_bytes, record_devices, require_device
 from vramprof.sources.guessed_reads import guessed_reads
+from vramprof.sources.oom_evidence import take_evidence
+from vramprof.sources.oom_signals import Failure, kept_from_the_program
 from vramprof.sources.program import Program, program_spans
+from vramprof.sources.progress import progress_feed
 from vramprof.sources.sampler import INTERVAL_S, memory_samples
 from vramprof.sources.windows import Steps, Windows
 
@@ -47,6 +51,7 @@ class Profiler:
         leaks: once growth is certain, "warn" says so in one line on stderr, "raise" raises LeakError in the program;
             "off" does not look.
         max_entries: how many allocator events torch keeps; older ones are overwritten, and a gap says so.
+        oom_dumps: when memory runs out, write what is known beside `out` at once, and name it on the exception.
 
     Raises:
         SessionError: there is no such mode, no such way with leaks, or `steps` is no range.
@@ -60,6 +65,7 @@ class Profiler:
         steps: tuple[int, int] | str | None = None,
         leaks: str = "warn",
         max_entries: int = MAX_ENTRIES,
+        oom_dumps: bool = True,
     ) -> None:
         if mode not in MODES:
             raise SessionError(f"no mode {mode!r}: choose from {', '.join(MODES)}")
@@ -71,6 +77,8 @@ class Profiler:
         self._steps = None if steps is None else _read_steps(steps)
         self._out = None if out is None else Path(out)
         self._max_entries = max_entries
+        self._oom_dumps = oom_dumps
+        self._oom_watch: OomWatch | None = None
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
@@ -93,7 +101,7 @@ class Profiler:
             emulated=emulator.active() is not None,
             folder=self._out,
         )
-        recorder.metadata.update(_about_process())
+        recorder.metadata.update(about_process())
         with ExitStack() as stack:
             stack.enter_context(_only(self))
             stack.callback(record_devices, recorder, allocated_bytes())
@@ -101,15 +109,39 @@ class Profiler:
             history = AllocatorHistory(recorder, max_entries=self._max_entries)
             windows = Windows(recorder, history, steps=self._steps, always=always)
             stack.callback(windows.finish)
-            stack.enter_context(memory_samples(recorder, interval_s=INTERVAL_S if always else _MONITOR_INTERVAL_S))
+            progress = stack.enter_context(progress_feed(recorder, self._out))
+            interval_s = INTERVAL_S if always else _MONITOR_INTERVAL_S
+            sample_now = stack.enter_context(memory_samples(recorder, interval_s=interval_s, progress=progress))
             stack.enter_context(guessed_reads(recorder))
             stack.enter_context(device_limits(recorder))
             self._watch = LeakWatch(recorder, windows, way=self._leaks)
-            self._program = stack.enter_context(program_spans(recorder, self._watch))
+            watcher = self._watch if progress is None else progress.follow(self._watch)
+            self._program = stack.enter_context(program_spans(recorder, watcher))
+            if progress is not None:
+                progress.begin(self._program)
             windows.begin(self._program)
+            if self._oom_dumps:
+                self._watch_for_oom(stack, recorder, history, self._program, sample_now)
             recorder.flush()
             self._stack = stack.pop_all()
         return self
+
+    def _watch_for_oom(
+        self,
+        stack: ExitStack,
+        recorder: Recorder,
+        history: AllocatorHistory,
+        program: Program,
+        sample_now: Callable[[], None],
+    ) -> None:
+        def take(failure: Failure) -> Recording:
+            sample_now()
+            return take_evidence(recorder, failure, history=history, open_spans=program.so_far())
+
+        folder = Path() if self._out is None else self._out.parent
+        base = "" if self._out is None else self._out.stem
+        stack.enter_context(children_too(folder, base))
+        self._oom_watch = stack.enter_context(watching(OomWatch(folder, lambda: base or recording_name(), take)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -117,6 +149,9 @@ class Profiler:
         assert self._recorder is not None
         if kind is not None and kind.__name__ == "OutOfMemoryError":
             self._recorder.origin = "oom"
+        if error is not None and self._oom_watch is not None:
+            with kept_from_the_program():
+                self._oom_watch.passes(error)
         try:
             self._stack.close()
             self._recorder.metadata["end_ns"] = time.time_ns()
@@ -142,7 +177,10 @@ class Profiler:
 
     def _again(self) -> Profiler:
         steps = None if self._steps is None else (self._steps.first, self._steps.last)
-        return Profiler(out=self._out, mode=self._mode, steps=steps, leaks=self._leaks, max_entries=self._max_entries)
+        return Profiler(
+            out=self._out, mode=self._mode, steps=steps, leaks=self._leaks, max_entries=self._max_entries,
+            oom_dumps=self._oom_dumps,
+        )  # fmt: skip
 
     def step(self) -> None:
         """Say that a step of the loop ends here; without it, steps are found by the optimizer."""
@@ -195,16 +233,3 @@ class _only:
 
     def __exit__(self, *error: object) -> None:
         _active.remove(self._profiler)
-
-
-def _about_process() -> dict[str, object]:
-    about: dict[str, object] = {
-        "command": list(sys.argv),
-        "pid": os.getpid(),
-        "python_version": sys.version.split()[0],
-        "begin_ns": time.time_ns(),
-    }
-    for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        if os.environ.get(key, "").isdigit():
-            about[key.lower()] = int(os.environ[key])
-    return about

@@ -8,7 +8,7 @@ freed: they are taken for the program's unless an allocation that found no room 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,11 +108,21 @@ def _flushes(
     recording: Recording, allocations: Allocations, events: _Events, end: int, available: int | None
 ) -> IntArray:
     """The program's own empty_cache() calls, and the one that each earlier out-of-memory error made."""
+    found = [row for row in np.flatnonzero(events.action[:end] == Action.OOM).tolist() if row != events.last_oom]
+    found += [begin for begin, _, own in _emptied(recording, allocations, events, end, available) if own]
+    return _columns(
+        np.array(found, dtype=np.int64), Op.EMPTY_CACHE, np.full(len(found), -1), np.zeros(len(found), np.int64)
+    )
+
+
+def _emptied(
+    recording: Recording, allocations: Allocations, events: _Events, end: int, available: int | None
+) -> Iterator[tuple[int, int, bool]]:
+    """Runs of segments given back, out-of-memory errors aside: first event, the one after the last, the program's?"""
     reserved = make_timeline(recording, allocations).reserved_bytes
     given_back = np.isin(events.action[:end], _GIVEN_BACK)
     begins = np.flatnonzero(given_back & ~np.concatenate([[False], given_back[:-1]]))
     collects = float((recording.metadata.get("allocator_settings") or {}).get("garbage_collection_threshold") or 0) > 0
-    found = [row for row in np.flatnonzero(events.action[:end] == Action.OOM).tolist() if row != events.last_oom]
     for begin in begins.tolist():
         after = begin
         while after < end and given_back[after]:
@@ -121,11 +131,36 @@ def _flushes(
             continue
         takes = after < end and events.action[after] in _TAKEN
         full = available is not None and reserved[begin] + events.size_bytes[min(after, end - 1)] > available
-        if not (takes and (full or collects)):
-            found.append(begin)
-    return _columns(
-        np.array(found, dtype=np.int64), Op.EMPTY_CACHE, np.full(len(found), -1), np.zeros(len(found), np.int64)
+        yield begin, after, not (takes and (full or collects))
+
+
+@dataclass(frozen=True)
+class Flushes:
+    """How often cached segments went back to the driver, and how many of their bytes torch took again afterwards."""
+
+    by_program: int
+    by_torch: int
+    again_bytes: int
+
+    @property
+    def count(self) -> int:
+        """Both."""
+        return self.by_program + self.by_torch
+
+
+def find_flushes(recording: Recording, allocations: Allocations) -> Flushes:
+    """Each time that the cache of one device was emptied, out-of-memory errors aside."""
+    events = _Events(recording, allocations.device)
+    available = available_bytes(recording, allocations)
+    runs = list(_emptied(recording, allocations, events, allocations.event_count, available))
+    taken = np.concatenate([[0], np.cumsum(np.where(np.isin(events.action, _TAKEN), events.size_bytes, 0))])
+    ends = [*(begin for begin, _, _ in runs), allocations.event_count][1:]
+    again = sum(
+        min(int(events.size_bytes[begin:after].sum()), int(taken[end] - taken[after]))
+        for (begin, after, _), end in zip(runs, ends, strict=True)
     )
+    own = sum(by_program for _, _, by_program in runs)
+    return Flushes(own, len(runs) - own, again)
 
 
 def _numbers(streams: IntArray, more: list[int]) -> tuple[IntArray, dict[int, int]]:

@@ -7,6 +7,7 @@ the order of values alone, so that one evaluation, one odd batch or one lazy sta
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,14 +102,16 @@ def has_stopped(level: FloatArray, births: IntArray) -> bool:
     return late_births < len(births) / 2 and _at_most(late_births, len(births)) < 0.05
 
 
-def certain_growth(level: npt.ArrayLike, *, least_bytes: int = _LEAST_BYTES) -> Trend | None:
+def certain_growth(level: Sequence[float] | FloatArray, *, least_bytes: int = _LEAST_BYTES) -> Trend | None:
     """The trend of bytes at the end of each step if they certainly grow, still do, and never fell; else None.
 
     Cheap enough to be asked at the end of every step: a live session asks it of torch's allocated bytes.
     """
-    series = np.asarray(level, dtype=np.float64)
-    watched = series[len(series) // WARM_UP :]
-    if len(watched) < _FEWEST_STEPS or watched[-1] - watched[0] < least_bytes or falls(watched):
+    first = len(level) // WARM_UP
+    if len(level) - first < _FEWEST_STEPS or level[-1] - level[first] < least_bytes:
+        return None
+    watched = np.asarray(level[first:], dtype=np.float64)
+    if falls(watched):
         return None
     rises = np.flatnonzero(np.diff(watched) > 0)
     trend = find_trend(watched)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vramprof.errors import VramprofError
 
-COMMANDS = ("run", "report", "diagnose", "compare", "plan", "fit", "gpus", "doctor", "demo")
+COMMANDS = ("run", "report", "diagnose", "compare", "plan", "fit", "live", "gpus", "doctor", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

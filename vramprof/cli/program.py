@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import runpy
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vramprof.errors import VramprofError
@@ -40,13 +44,42 @@ def prepare(script: str, arguments: list[str], *, module: bool) -> Program:
 def run_program(program: Program, session: Profiler) -> int:
     """Run it under the profiler; a traceback is printed as the interpreter would, without our own frames."""
     session.__enter__()
+    with _whole_on_sigterm(session):
+        try:
+            program()
+        except BaseException as error:
+            session.__exit__(type(error), error, error.__traceback__)
+            return _code_of(error)
+        session.__exit__(None, None, None)
+        return 0
+
+
+@contextmanager
+def _whole_on_sigterm(session: Profiler) -> Iterator[None]:
+    """A SIGTERM that the program leaves to the system ends the session, and then the process as it would have.
+
+    Python runs handlers between its own instructions: a program that hangs in a call of C hangs on, until SIGKILL.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        leave_alone()  # a second one kills at once
+        session.__exit__(None, None, None)
+        os.kill(os.getpid(), number)
+
+    def leave_alone() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, end)
+    os.register_at_fork(after_in_child=leave_alone)
     try:
-        program()
-    except BaseException as error:
-        session.__exit__(type(error), error, error.__traceback__)
-        return _code_of(error)
-    session.__exit__(None, None, None)
-    return 0
+        yield
+    finally:
+        leave_alone()
 
 
 def _code_of(error: BaseException) -> int:

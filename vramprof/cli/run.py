@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
+
+from vramprof.process import recording_name, with_rank
 
 MODES = ("trace", "monitor")
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="OUT.vram", help="where to record (default: a new folder here)")
     parser.add_argument("--mode", choices=MODES, default="trace", help="trace every allocation, or counters alone")
     parser.add_argument("--steps", metavar="A:B", help="trace steps A to B-1 alone, and monitor the others")
+    parser.add_argument("--no-oom-dump", action="store_true", help="when memory runs out, write OUT.vram alone")
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is the name of a module")
     parser.add_argument("script", metavar="SCRIPT", help="what to run")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
@@ -39,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
         emulate(arguments.emulate)
     out = record_path(arguments.out, arguments.script)
     program = prepare(arguments.script, arguments.arguments, module=arguments.module)
-    session = profile(out=out, mode=arguments.mode, steps=arguments.steps)
+    session = profile(out=out, mode=arguments.mode, steps=arguments.steps, oom_dumps=not arguments.no_oom_dump)
     code = run_program(program, session)
     if not session.finished:
         return code  # a warning has said why; the script's own exit code still counts
@@ -51,9 +53,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def record_path(out: str | None, script: str) -> Path:
     """Where this process records; a rank's number comes before the suffix."""
-    name = out or f"{Path(script).stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.vram"
-    path = Path(name)
-    if path.suffix != ".vram":
-        path = path.with_name(path.name + ".vram")
-    rank = os.environ.get("RANK")
-    return path if rank is None else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
+    if out is None:
+        return Path(f"{recording_name(script)}.vram")
+    path = Path(out)
+    stem = path.stem if path.suffix == ".vram" else path.name
+    return path.with_name(f"{with_rank(stem)}.vram")

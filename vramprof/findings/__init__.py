@@ -1,5 +1,6 @@
 """Opinions: what is wrong, what it costs in bytes, and what to do, from the facts of a recording."""
 
+import vramprof.findings.fragmentation
 import vramprof.findings.leaks
 import vramprof.findings.peak  # noqa: F401 -- so do these
 from vramprof.findings.facts import DeviceFacts, Facts, gather_facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 
 from vramprof.analyses.causes import Cause, CauseKind, OomFigures, figures_of, rank_causes, text_causes
 from vramprof.analyses.frames import users_first
@@ -11,7 +12,7 @@ from vramprof.emulator.tape import Outcome, Setting
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Finding
 from vramprof.recording import Frame
-from vramprof.sources.oom_text import OomText
+from vramprof.sources.oom_text import OomText, find_ooms
 
 _TEXT_BLIND = (
     "a log tells totals, not blocks: neither whose blocks split the free memory nor what a setting would change;"
@@ -106,6 +107,23 @@ def text_case(oom: OomText) -> OomCase:
     )
 
 
+def error_case(facts: Facts) -> OomCase | None:
+    """A case from the error that a dump was written for, where it was not torch's allocator that had no memory."""
+    about = facts.recording.metadata.get("out_of_memory") or {}
+    text = str(about.get("text") or "")
+    oom = next(find_ooms(BytesIO(text.encode())), None)
+    if not text or (oom is not None and oom.kind not in ("host", "driver")):
+        return None
+    causes: tuple[Cause, ...]
+    if oom is None:
+        sentence = f"a library had no memory for something other than a tensor: {text.splitlines()[0]}"
+        causes = (Cause(CauseKind.OUTSIDE_ALLOCATOR, 0, sentence, certain=False),)
+    else:
+        causes = text_causes(oom)
+    frames = users_first([Frame(str(file), int(line), str(name)) for file, line, name in about.get("frames") or ()])
+    return OomCase(title=str(about.get("thread") or ""), causes=causes, frames=frames, text=text)
+
+
 def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]) -> OomCase:
     """A case from one device of a recording."""
     state = device.oom
@@ -119,7 +137,7 @@ def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]
         )
     return OomCase(
         title=title, device=device.index, causes=_largest_request(rank_causes(state.figures), state, device),
-        figures=state.figures, frames=state.frames, state=state, blind=blind, leaks=leaks, levers=levers,
+        figures=state.figures, frames=state.moment.frames, state=state, blind=blind, leaks=leaks, levers=levers,
     )  # fmt: skip
 
 

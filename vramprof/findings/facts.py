@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from vramprof.analyses.allocations import Allocations, find_allocations
 from vramprof.analyses.attribution import Attribution, attribute
 from vramprof.analyses.elsewhere import Elsewhere, find_elsewhere
+from vramprof.analyses.fragmentation import Fragmentation, find_fragmentation
 from vramprof.analyses.guesses import Guess, find_guesses
 from vramprof.analyses.idle import Idle, find_idle
 from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.oom_state import OomState, find_oom
 from vramprof.analyses.peak import Peak, find_peak
+from vramprof.analyses.replay_tape import Flushes, find_flushes
 from vramprof.analyses.steps import Step, find_steps
 from vramprof.analyses.timeline import Timeline, make_timeline
 from vramprof.recording import Recording
@@ -36,6 +38,8 @@ class DeviceFacts:
     leaks: Leaks
     leak_causes: tuple[LeakCause, ...]
     elsewhere: Elsewhere
+    fragmentation: Fragmentation
+    flushes: Flushes
     oom: OomState | None
 
 
@@ -61,6 +65,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
     outside_bytes = _outside_torch(recording, index)
     leaks = find_leaks(recording, allocations, attribution)
     peak = find_peak(recording, allocations, attribution, timeline)
+    fragmentation = find_fragmentation(recording, allocations, timeline)
     return DeviceFacts(
         index=index,
         name="" if device.empty else str(device["name"].iloc[-1]),
@@ -78,7 +83,9 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         elsewhere=find_elsewhere(
             recording, allocations, timeline, total_bytes=total_bytes, outside_bytes=outside_bytes
         ),
-        oom=find_oom(recording, allocations, timeline),
+        fragmentation=fragmentation,
+        flushes=find_flushes(recording, allocations),
+        oom=find_oom(recording, allocations, fragmentation),
     )
 
 

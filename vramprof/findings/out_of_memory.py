@@ -45,12 +45,12 @@ def _rule_for(kind: CauseKind, code: str, fix: Fix) -> Rule:
 
 def _evidence(state: OomState, cause: Cause) -> Iterator[Evidence]:
     asked = f"asked for, at {format_bytes(state.figures.held_bytes or 0)} held by tensors"
-    yield Evidence(asked, state.requested_bytes, "bytes", state.frames)
+    yield Evidence(asked, state.requested_bytes, "bytes", state.moment.frames)
     if state.figures.free_bytes is not None:
         yield Evidence("free in the driver", state.figures.free_bytes, "bytes")
     if cause.kind is CauseKind.FRAGMENTATION:
-        yield Evidence("the largest free block that it could have had", state.largest_hole_bytes, "bytes")
-        for pin in state.pins[:5]:
+        yield Evidence("the largest free block that it could have had", state.moment.largest_hole_bytes, "bytes")
+        for pin in state.moment.pins[:5]:
             yield Evidence("holes held open by blocks of this line", pin.hole_bytes, "bytes", pin.frames)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Evidence, Finding, Fix
-from vramprof.units import GIB, format_bytes
+from vramprof.units import format_bytes
 
 Rule = Callable[[DeviceFacts], Iterator[Finding]]
 _RULES: dict[str, Rule] = {}
@@ -32,19 +32,6 @@ def find_all(facts: Facts) -> tuple[Finding, ...]:
     """Every finding of every rule, the costliest first."""
     found = [finding for device in facts.devices for one in _RULES.values() for finding in one(device)]
     return tuple(sorted(found, key=lambda finding: -finding.cost_bytes))
-
-
-@rule("VP301")
-def reserved_but_idle(device: DeviceFacts) -> Iterator[Finding]:
-    """At the peak, torch held far more from the driver than it had handed out."""
-    idle = device.peak.reserved_bytes - device.peak.allocated_bytes
-    if idle < GIB or idle < device.peak.reserved_bytes // 5:
-        return
-    evidence = Evidence("reserved but not allocated at the peak", idle, "bytes")
-    action = "let segments grow instead of splitting them: set this before the program starts"
-    fix = Fix(action, code="export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True")
-    title = f"{format_bytes(idle)} reserved but unallocated at the peak"
-    yield Finding("VP301", title, "warning", idle, "measured", device.index, (evidence,), fix)
 
 
 @rule("VP901")

@@ -48,7 +48,7 @@ def dry_run(
     with tempfile.TemporaryDirectory(prefix="vramprof-") as scratch:
         folder = out or Path(scratch) / "dry-run.vram"
         target = _target(program, arguments, Path(scratch))
-        command = [sys.executable, "-c", _START, "run", "--emulate", gpu, "-o", str(folder), *target]
+        command = [sys.executable, "-c", _START, "run", "--no-oom-dump", "--emulate", gpu, "-o", str(folder), *target]
         code, last_line = _run(command, _name(program), timeout_s)
         recording = load_folder(folder) if open_folder(folder) and code != _REFUSED else None
     if recording is not None and (code == 0 or recording.origin == "oom"):

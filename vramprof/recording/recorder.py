@@ -28,7 +28,7 @@ class Recorder:
         self.stacks = Stacks()
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
         self._batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in TABLES}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may end the session
         self._stream = None if folder is None else StreamFolder(folder)
 
     def add(self, table: str, *row: Any) -> None:

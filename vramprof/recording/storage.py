@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vramprof.errors import RecordingError
+from vramprof.recording.feed import FEED
 from vramprof.recording.recording import Recording
 from vramprof.recording.schema import ORIGINS, SCHEMA_VERSION, TABLES
 from vramprof.recording.stacks import Frame, Stacks
@@ -63,7 +64,7 @@ def _clear(folder: Path) -> None:
     """Remove an older recording, and nothing else."""
     if any(folder.iterdir()) and not open_folder(folder):
         raise RecordingError(f"{folder}: the folder is not empty and no recording: choose another with -o")
-    for name in (*(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "arrows")), _METADATA):
+    for name in (*(f"{table}.{suffix}" for table in TABLES for suffix in ("parquet", "arrows")), FEED, _METADATA):
         (folder / name).unlink(missing_ok=True)
 
 

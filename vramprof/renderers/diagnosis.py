@@ -14,18 +14,13 @@ from vramprof.analyses.frames import users_frame
 from vramprof.analyses.oom_state import OomState
 from vramprof.findings.diagnosis import HARDWARE_RISK, Diagnosis, OomCase, Trial
 from vramprof.renderers.console import place_of, table_of, text_of
+from vramprof.renderers.fragments import free_words, pin_dicts, pin_table, segment_map
 from vramprof.units import format_bytes
 
 _MOST_CASES = 5
 _MOST_TRIALS = 6
-_MOST_PINS = 3
 _BAR = 60
 _PARTS = (("held by tensors", "red"), ("idle in torch", "yellow"), ("outside torch", "blue"), ("others", "magenta"))
-_FREE_WORDS = {
-    "split": "beside live blocks, in split segments", "whole": "in whole free segments",
-    "other_streams": "cached for other streams", "private_pools": "in private pools",
-    "other_size_class": "in the pool of the other size class", "pending": "freed, waiting for another stream",
-}  # fmt: skip
 _ADVICE = {
     CauseKind.ABSURD_REQUEST: "print the shapes at the line above; chunk the operation",
     CauseKind.LIMIT: "raise or drop torch.cuda.set_per_process_memory_fraction()",
@@ -112,19 +107,15 @@ def _cause(cause: Cause, number: int) -> RenderableType:
 
 
 def _state(state: OomState) -> Iterator[RenderableType]:
-    if state.hidden:
-        yield Text(f"the blocks cannot be told: {state.hidden}", style="yellow")
+    moment = state.moment
+    if moment.hidden:
+        yield Text(f"the blocks cannot be told: {moment.hidden}", style="yellow")
         return
-    free = [f"{format_bytes(size)} {_FREE_WORDS[name]}" for name, size in vars(state.free).items() if size]
-    if free:
-        yield Text(f"free in torch: {', '.join(free)}; largest hole {format_bytes(state.largest_hole_bytes)}")
-    pins = [pin for pin in state.pins if pin.hole_bytes][:_MOST_PINS]
-    if pins and state.free.split >= state.requested_bytes // 4:
-        table = table_of("held open by blocks of", "blocks", "bytes", "holes")
-        for pin in pins:
-            row = (str(pin.block_count), format_bytes(pin.held_bytes), format_bytes(pin.hole_bytes))
-            table.add_row(Text(place_of(users_frame(pin.frames))), *row)
-        yield table
+    if moment.free.total:
+        yield free_words(moment)
+    if moment.free.split >= state.requested_bytes // 4:
+        yield from pin_table(moment)
+        yield from segment_map(moment)
 
 
 def _fixes(case: OomCase) -> Iterator[RenderableType]:
@@ -191,7 +182,7 @@ def as_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _case_dict(case: OomCase) -> dict[str, Any]:
-    state = case.state
+    moment = None if case.state is None else case.state.moment
     return {
         "title": case.title,
         "device": case.device,
@@ -201,11 +192,8 @@ def _case_dict(case: OomCase) -> dict[str, Any]:
         ],
         "figures": None if case.figures is None else vars(case.figures),
         "frames": [frame._asdict() for frame in case.frames],
-        "free": None if state is None else {**vars(state.free), "largest_hole_bytes": state.largest_hole_bytes},
-        "pins": [] if state is None else [
-            {"frames": [f._asdict() for f in pin.frames], "held_bytes": pin.held_bytes, "block_count": pin.block_count,
-             "hole_bytes": pin.hole_bytes} for pin in state.pins
-        ],
+        "free": None if moment is None else {**vars(moment.free), "largest_hole_bytes": moment.largest_hole_bytes},
+        "pins": [] if moment is None else pin_dicts(moment),
         "leaks": [{"code": one.code, "title": one.title, "cost_bytes": one.cost_bytes} for one in case.leaks],
         "levers": [vars(lever) for lever in case.levers],
         "exact_replay": case.exact_replay,

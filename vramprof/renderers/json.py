@@ -6,11 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
 from vramprof.recording import Frame
 from vramprof.recording.schema import SCHEMA_VERSION
+from vramprof.renderers.fragments import fragmentation_dict
 
 _MOST_STACKS = 200
+_MOST_POINTS = 200
 
 
 def render_json(facts: Facts, findings: Sequence[Finding]) -> str:
@@ -59,8 +64,22 @@ def _device(device: DeviceFacts) -> dict[str, Any]:
                 for stack in peak.by_stack[:_MOST_STACKS]
             ],
         },
+        "fragmentation": {
+            **fragmentation_dict(device.fragmentation),
+            "over_time": _reserved_over_time(device.timeline),
+        },
         "steps": [vars(step) for step in device.steps],
     }
+
+
+def _reserved_over_time(timeline: Timeline) -> list[dict[str, int]]:
+    """Reserved against allocated, where reserved was highest in each of up to so many equal parts of the events."""
+    parts = np.array_split(timeline.reserved_bytes, min(_MOST_POINTS, len(timeline.reserved_bytes)))
+    begins = np.cumsum([0, *map(len, parts[:-1])])
+    rows = [int(begin + np.argmax(part)) for begin, part in zip(begins, parts, strict=True)]
+    columns = (timeline.time_ns, timeline.reserved_bytes, timeline.allocated_bytes)
+    names = ("time_ns", "reserved_bytes", "allocated_bytes")
+    return [dict(zip(names, (int(column[row]) for column in columns), strict=True)) for row in rows]
 
 
 def _frames(frames: Sequence[Frame]) -> list[dict[str, Any]]:

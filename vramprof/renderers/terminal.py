@@ -14,7 +14,9 @@ from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
+from vramprof.findings.fragmentation import is_much
 from vramprof.renderers.console import place_of, table_of, text_of
+from vramprof.renderers.fragments import free_words, pin_table, segment_map
 from vramprof.renderers.skyline import EMPTY, skyline
 from vramprof.units import format_bytes
 
@@ -83,6 +85,7 @@ def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
     parts += [_categories(device), _modules(device), _lines(device)]
     if device.steps:
         parts.append(_steps(device))
+    parts += _fragmentation(device)
     return Group(*parts)
 
 
@@ -152,6 +155,17 @@ def _steps(device: DeviceFacts) -> RenderableType:
             Text(str(step.index)), format_bytes(step.peak_allocated_bytes), format_bytes(step.end_allocated_bytes)
         )
     return table
+
+
+def _fragmentation(device: DeviceFacts) -> Iterator[RenderableType]:
+    moment = device.fragmentation
+    if moment.hidden or not is_much(moment.free.total, moment):
+        return
+    part = _share(moment.free.total, moment.reserved_bytes)
+    yield Text(f"{part} of the {format_bytes(moment.reserved_bytes)} reserved lay free when torch reserved the most")
+    yield free_words(moment)
+    yield from pin_table(moment)
+    yield from segment_map(moment)
 
 
 def _finding(finding: Finding) -> RenderableType:

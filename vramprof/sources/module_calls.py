@@ -56,7 +56,9 @@ def module_calls(begins: Begins, ends: Ends) -> Iterator[Callable[[bool], None] 
     ours = _in_place_of(original)
 
     def switch(on: bool) -> None:
-        function.__code__ = ours if on else original
+        code = ours if on else original
+        if function.__code__ is not code:  # a new code costs every caller what the interpreter had learned of it
+            function.__code__ = code
 
     switch(True)
     try:

@@ -39,7 +39,7 @@ class NameLog:
         self._moments = itertools.count()
         self._words: dict[str, int] = {}
         self._rows = array("q")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may end the session
         self._annotate = getattr(torch._C, "_cuda_annotateMemory", None)
 
     def give(self, category: str, named: Iterable[tuple[str, int, int, int]]) -> None:

@@ -131,6 +131,8 @@ class Program:
         self._backward: list[_Backward] = []
         self.detailed = True
         self._optimizer: list[Span] = []
+        self.roots: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+        self.optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._traced_steps = 0
 
     def _close(self, error: Exception) -> None:
@@ -164,7 +166,7 @@ class Program:
             depth = 0
         local.depth = depth + 1
         if not depth and not self._backward and _has_parameters(module):
-            self.steps.forward_begins(module)
+            self._step_into(module)
         return depth
 
     def _traced_begins(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Span:
@@ -186,11 +188,15 @@ class Program:
             self.spans.begin("recompute", path, self._span_of_backward())
             return path
         if _has_parameters(module):
-            self.steps.forward_begins(module)
+            self._step_into(module)
         path = self._learn(module) if path is None else path
         self._name_inputs(args, kwargs)
         self.spans.begin("forward", path)
         return path
+
+    def _step_into(self, root: torch.nn.Module) -> None:
+        self.roots.add(root)
+        self.steps.forward_begins(root)
 
     def _learn(self, root: torch.nn.Module) -> str:
         """Paths and names of a root module that is called for the first time."""
@@ -363,12 +369,13 @@ class Program:
     @_guarded
     def optimizer_ends(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Global post-hook of Optimizer.step."""
+        self.optimizers.add(optimizer)
         if self._optimizer:
             self.spans.end(self._optimizer.pop())
         if self.tracing and (self.detailed or self._state_counts.get(id(optimizer)) != len(optimizer.state)):
             self._state_counts[id(optimizer)] = len(optimizer.state)
             self.names.give("optimizer", self._states(optimizer))
-        self.steps.optimizer_ends(optimizer, at_once=not self.tracing)
+        self.steps.optimizer_ends(optimizer)
         if self._watcher is not None:
             self._watcher.phase_ends("optimizer")
 
@@ -405,6 +412,14 @@ class Program:
         """Name the weights of every module seen, as they are by now: they may have been replaced since."""
         for root, prefix in list(self._prefixes.items()):
             self._name_weights(root, prefix)
+
+    def so_far(self) -> list[tuple[Any, ...]]:
+        """Hand everything to the recorder while the program goes on; gives rows of the spans that it is in."""
+        if self.tracing and not self.closed:
+            self.name_everything()
+        self.spans.flush()
+        self.names.flush()
+        return self.spans.still_open()
 
     def finish(self) -> None:
         """The session ends: the last step ends with it."""

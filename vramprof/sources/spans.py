@@ -51,10 +51,11 @@ class SpanLog:
         self._recorder = recorder
         self._ids = itertools.count()
         self._local = threading.local()
+        self._threads: dict[int, list[Span]] = {}
         self._marked: dict[int, list[Span]] = {}
         self._names: dict[str, int] = {}
         self._rows = bytearray()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may end the session
         self._set, self._get = _metadata_functions()
 
     def open_spans(self) -> list[Span]:
@@ -62,7 +63,7 @@ class SpanLog:
         try:
             return self._local.spans  # type: ignore[no-any-return]
         except AttributeError:
-            self._local.spans = []
+            self._local.spans = self._threads[threading.get_ident()] = []
             self._local.users = ""
             return self._local.spans  # type: ignore[no-any-return]
 
@@ -84,13 +85,12 @@ class SpanLog:
         """The calling thread leaves a span, and whatever is still open inside it."""
         spans = self.open_spans()
         now = time.time_ns()
-        if spans[-1:] != [span] and not any(one is span for one in spans):
-            return
-        while True:
-            last = spans.pop()
-            self._append(last, now)
-            if last is span:
-                break
+        if not (spans and spans[-1] is span):
+            if not any(one is span for one in spans):
+                return
+            while spans[-1] is not span:
+                self._append(spans.pop(), now)
+        self._append(spans.pop(), now)
         self._set(spans[-1].metadata if spans else self._local.users)
 
     def reach(self, name: str, backward: int | None) -> None:
@@ -121,6 +121,15 @@ class SpanLog:
         )
         if len(self._rows) >= _FLUSH_BYTES:
             self.flush()
+
+    def still_open(self) -> list[tuple[str, str, int, int, int, int, int, int]]:
+        """Rows of the table "spans" for what every thread is in now, as if it ended now."""
+        now = time.time_ns()
+        return [
+            (span.kind, span.name, span.begin_ns, now, thread, self.step, span.id, span.parent)
+            for thread, spans in list(self._threads.items())
+            for span in spans
+        ]
 
     def flush(self) -> None:
         """Hand the ended spans to the recorder."""

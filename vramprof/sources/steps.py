@@ -21,13 +21,15 @@ class Steps:
     def __init__(self, ends: Callable[[int, int, int], None]) -> None:
         self.index = 0
         self.trains = False
+        self.end_at_once = False
+        """A training step ends with its last optimizer, and not where the next forward begins."""
         self._ends = ends
         self._begin_ns = time.time_ns()
         self._may_end_ns = 0
         self._users = False
         self._first: weakref.ref[Any] | None = None
-        self._expected: weakref.WeakSet[Any] | None = None
-        self._stepped: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._expected: set[weakref.ref[Any]] | None = None
+        self._stepped: dict[weakref.ref[Any], int] = {}
 
     def forward_begins(self, root: Any) -> None:
         """An outermost module with parameters is called."""
@@ -46,16 +48,17 @@ class Steps:
         """More is to come in this step: the optimizer."""
         self._may_end_ns = 0
 
-    def optimizer_ends(self, optimizer: Any, *, at_once: bool = False) -> None:
-        """An optimizer has stepped; `at_once`: the step ends now, and not when the next forward begins."""
-        self._stepped[optimizer] = self._stepped.get(optimizer, 0) + 1
+    def optimizer_ends(self, optimizer: Any) -> None:
+        """An optimizer has stepped."""
+        stepped, this = self._stepped, weakref.ref(optimizer)
+        stepped[this] = stepped.get(this, 0) + 1
         if self._expected is None:
-            self._expected = weakref.WeakSet(_training_optimizers())
-        waiting = [other for other in self._expected if other not in self._stepped]
-        if not waiting or self._stepped[optimizer] >= _MOST_REPEATS:
-            self._expected = weakref.WeakSet(self._stepped)
+            self._expected = {weakref.ref(other) for other in _training_optimizers()}
+        waiting = any(other() is not None and other not in stepped for other in self._expected)
+        if not waiting or stepped[this] >= _MOST_REPEATS:
+            self._expected = set(stepped)
             self._may_end_ns = time.time_ns()
-            if at_once and not self._users:
+            if self.end_at_once and not self._users:
                 self._end(self._may_end_ns)
 
     def users_step(self) -> None:

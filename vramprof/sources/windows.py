@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vramprof.sources.program import Program
 
 WINDOW_STEPS = 2
-_READ_INTERVAL_NS = 20_000_000
-"""On a real card most phases are longer; a read takes ten microseconds of the host."""
+_READ_INTERVAL_NS = 50_000_000
+"""On a real card most steps are longer; a read takes ten to forty microseconds of the host."""
 _NEW_PEAK_RATIO = 1.02
 _GROWING_STEPS = 5
 _NEARLY_FULL_RATIO = 0.92
@@ -68,6 +68,7 @@ class Windows:
     def begin(self, program: Program) -> None:
         """The session starts: open the first window, if it begins with step 0."""
         self._program = program
+        program.steps.end_at_once = not self._always  # untraced modules are not watched: nobody sees the next forward
         program.trace(self._always or (self._steps is not None and self._steps.first == 0))
         if program.tracing:
             self._open(None if self._steps is None else self._steps.last - 1)

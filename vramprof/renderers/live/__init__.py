@@ -1,0 +1,1 @@
+"""What `vramprof live` shows: a full screen, or a line a second."""
