@@ -143,6 +143,8 @@ for name, break_it in {STAGES!r}.items():
     assert "<string>:8 take" in errors
     assert not list(tmp_path.glob(".*"))
     short = load(sorted(tmp_path.iterdir())[0])
+    (case,) = diagnose(short.recording).cases
+    assert (case.causes[0].kind, case.frames[0].name) == (CauseKind.ABSURD_REQUEST, "take")
     assert short.recording.gaps["reason"].str.contains("history was not taken").any()
 
 

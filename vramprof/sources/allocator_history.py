@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vramprof.recording import Recorder
+from vramprof.sources.live_snapshot import take_snapshot
 from vramprof.sources.snapshot import collector_paused, record_snapshot
 
 MAX_ENTRIES = 1_000_000
@@ -74,13 +75,11 @@ class AllocatorHistory:
 
     def snapshot(self, recorder: Recorder) -> dict[str, Any]:
         """What torch recorded until now and the allocator's state, as torch gives it; the recorder learns of gaps."""
-        import torch
-
         if self._users_own:
             recorder.gap(_SOURCE, "the program records its own history: stacks and length are as it chose")
         if self._is_enabled is not None and not self._is_enabled():
             recorder.gap(_SOURCE, "the program switched torch's history off, and with it what was recorded")
-        snapshot: dict[str, Any] = torch.cuda.memory._snapshot()
+        snapshot = take_snapshot()
         for trace in snapshot["device_traces"]:
             if len(trace) >= self._max_entries:
                 recorder.gap(_SOURCE, f"the ring of {self._max_entries} events was full: the oldest were overwritten")
@@ -96,9 +95,7 @@ class AllocatorHistory:
 
     def record_state(self) -> None:
         """The allocator's blocks now, where no window was ever open."""
-        import torch
-
-        record_snapshot(self._recorder, torch.cuda.memory._snapshot())
+        record_snapshot(self._recorder, take_snapshot())
 
 
 def _switch_off() -> None:

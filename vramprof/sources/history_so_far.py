@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramprof.recording import Recorder, Recording
+from vramprof.sources.live_snapshot import take_snapshot
 from vramprof.sources.snapshot import record_snapshot
 
 
 def recording_so_far(recorder: Recorder) -> Recording:
     """What a live recorder would hold if the session ended now. Costs a snapshot, so not for every step."""
-    import torch
-
     history = Recorder(origin=recorder.origin, emulated=recorder.emulated)
-    record_snapshot(history, torch.cuda.memory._snapshot())
+    record_snapshot(history, take_snapshot())
     events, rest = history.freeze(), recorder.freeze()
     return replace(rest, stacks=events.stacks, events=events.events, blocks=events.blocks)

@@ -14,6 +14,7 @@ from vramprof.recording import Recorder, Recording
 from vramprof.sources.allocator_history import AllocatorHistory
 from vramprof.sources.devices import allocated_bytes, record_devices
 from vramprof.sources.host_memory import available_bytes
+from vramprof.sources.live_snapshot import take_state
 from vramprof.sources.oom_signals import Failure
 from vramprof.sources.oom_text import find_ooms
 from vramprof.sources.snapshot import collector_paused, record_snapshot
@@ -77,17 +78,7 @@ def _snapshot(recorder: Recorder, history: AllocatorHistory | None) -> dict[str,
         recorder.gap(_SOURCE, f"the host has {room} bytes left: torch's history was not taken, only the blocks alive")
     else:
         recorder.gap(_SOURCE, "allocations were not traced when memory ran out: only the blocks alive are known")
-    return _blocks_alone()
-
-
-def _blocks_alone() -> dict[str, Any]:
-    import torch
-
-    try:
-        segments = torch.cuda.memory.memory_snapshot(include_traces=False)  # torch 2.11 and newer
-    except TypeError:
-        segments = torch.cuda.memory.memory_snapshot()
-    return {"segments": segments, "device_traces": [[] for _ in range(torch.cuda.device_count())]}
+    return take_state()
 
 
 def _add_event(recorder: Recorder, snapshot: dict[str, Any], failure: Failure) -> None:
@@ -96,9 +87,10 @@ def _add_event(recorder: Recorder, snapshot: dict[str, Any], failure: Failure) -
     text = next(find_ooms(BytesIO(failure.text.encode())), None)
     if text is not None and text.kind in ("allocator", *_WITHOUT_EVENT):
         device, tried_bytes, free_bytes = text.device or 0, text.tried_bytes, text.free_bytes
-    traces = snapshot["device_traces"]
-    if device is None or tried_bytes is None or device >= len(traces):
+    if device is None or tried_bytes is None:
         return
+    traces = snapshot["device_traces"]
+    traces += [[] for _ in range(len(traces), device + 1)]
     recent = () if text is not None and text.kind in _WITHOUT_EVENT else traces[device][-_RECENT_EVENTS:]
     told = [entry for entry in recent if entry["action"] == "oom"]
     if not told:
