@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Recorder:
         self.stacks = Stacks()
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
         self._batches: dict[str, list[pa.RecordBatch]] = {name: [] for name in TABLES}
+        self._sources: list[Callable[[], None]] = []
         self._lock = threading.RLock()  # a signal's handler may end the session
         self._stream = None if folder is None else StreamFolder(folder)
 
@@ -80,8 +81,14 @@ class Recorder:
     def _head(self) -> dict[str, Any]:
         return {**self.metadata, "origin": self.origin, "emulated": self.emulated}
 
+    def before_freeze(self, hand_over: Callable[[], None]) -> None:
+        """A source keeps rows back: it is called for them whenever they are needed."""
+        self._sources.append(hand_over)
+
     def freeze(self) -> Recording:
         """Everything so far as a Recording."""
+        for hand_over in self._sources:
+            hand_over()
         self.flush()
         tables = {
             name: pa.Table.from_batches(self._batches[name], schema=schema)

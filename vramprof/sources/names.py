@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
 from vramprof.recording import Recorder
 from vramprof.recording.schema import CONTEXT_PREFIX
+from vramprof.sources.packed_rows import PackedRows
 
 if TYPE_CHECKING:
     import torch
 
 _COLUMNS = ("moment", "time_ns", "device", "address", "size_bytes", "category", "name")
-_FLUSH_ROWS = 8192
 _DEPTH = 4
 _MOST_TRIED = 16
 
@@ -35,11 +30,8 @@ class NameLog:
     def __init__(self, recorder: Recorder) -> None:
         import torch
 
-        self._recorder = recorder
         self._moments = itertools.count()
-        self._words: dict[str, int] = {}
-        self._rows = array("q")
-        self._lock = threading.RLock()  # a signal's handler may end the session
+        self._rows = PackedRows(recorder, "tensors", _COLUMNS, texts=("category", "name"))
         self._annotate = getattr(torch._C, "_cuda_annotateMemory", None)
 
     def give(self, category: str, named: Iterable[tuple[str, int, int, int]]) -> None:
@@ -51,11 +43,10 @@ class NameLog:
         if self._annotate is not None:
             for device in {device for _, device, _, _ in named}:
                 self._mark(number, [address for _, where, address, _ in named[:_MOST_TRIED] if where == device])
-        kind = self._word(category)
+        rows = self._rows
+        kind = rows.number(category)
         for name, device, address, size_bytes in named:
-            self._rows.extend((number, now, device, address, size_bytes, kind, self._word(name)))
-        if len(self._rows) >= _FLUSH_ROWS * len(_COLUMNS):
-            self.flush()
+            rows.append(number, now, device, address, size_bytes, kind, rows.number(name))
 
     def _mark(self, number: int, addresses: list[int]) -> None:
         """An event of torch's history, on the first address that begins a block."""
@@ -64,20 +55,6 @@ class NameLog:
             with contextlib.suppress(RuntimeError):  # inside a block, or of another allocator
                 self._annotate(address, f"{CONTEXT_PREFIX}{number}")
                 return
-
-    def _word(self, text: str) -> int:
-        return self._words.setdefault(text, len(self._words))
-
-    def flush(self) -> None:
-        """Hand the names to the recorder."""
-        with self._lock:
-            rows, self._rows = self._rows, array("q")
-        if not rows:
-            return
-        columns = dict(zip(_COLUMNS, np.frombuffer(rows, dtype=np.int64).reshape(-1, len(_COLUMNS)).T, strict=True))
-        words = pa.array(list(self._words))
-        texts = {column: words.take(pa.array(columns[column])) for column in ("category", "name")}
-        self._recorder.extend("tensors", {**columns, **texts})
 
 
 def storages(value: Any, name: str, depth: int = _DEPTH) -> Iterator[tuple[str, int, int, int]]:

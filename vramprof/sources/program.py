@@ -414,11 +414,9 @@ class Program:
             self._name_weights(root, prefix)
 
     def so_far(self) -> list[tuple[Any, ...]]:
-        """Hand everything to the recorder while the program goes on; gives rows of the spans that it is in."""
+        """Name the weights as they are by now, while the program goes on; gives rows of the spans that it is in."""
         if self.tracing and not self.closed:
             self.name_everything()
-        self.spans.flush()
-        self.names.flush()
         return self.spans.still_open()
 
     def finish(self) -> None:
@@ -428,8 +426,6 @@ class Program:
                 self.name_everything()
             self.steps.finish()
         self.closed = True
-        self.spans.flush()
-        self.names.flush()
 
 
 _DETAILED_AT_FIRST = 4

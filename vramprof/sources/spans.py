@@ -7,23 +7,16 @@ its span exactly, without a clock. Where torch cannot do that, spans are matched
 from __future__ import annotations
 
 import itertools
-import struct
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-
 from vramprof.recording import Recorder
 from vramprof.recording.schema import CONTEXT_PREFIX, NO_CONTEXT
+from vramprof.sources.packed_rows import PackedRows
 
-KINDS = ("step", "forward", "recompute", "backward", "optimizer", "module", "module_backward")
-_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _COLUMNS = ("id", "parent", "kind", "name", "begin_ns", "end_ns", "thread", "step")
-_pack = struct.Struct(f"{len(_COLUMNS)}q").pack  # not objects: what we keep must not make Python's gc run oftener
-_FLUSH_BYTES = 1 << 19
 
 
 class Span(NamedTuple):
@@ -48,14 +41,11 @@ class SpanLog:
 
     def __init__(self, recorder: Recorder) -> None:
         self.step = 0
-        self._recorder = recorder
         self._ids = itertools.count()
         self._local = threading.local()
         self._threads: dict[int, list[Span]] = {}
         self._marked: dict[int, list[Span]] = {}
-        self._names: dict[str, int] = {}
-        self._rows = bytearray()
-        self._lock = threading.RLock()  # a signal's handler may end the session
+        self._rows = PackedRows(recorder, "spans", _COLUMNS, texts=("kind", "name"))
         self._set, self._get = _metadata_functions()
 
     def open_spans(self) -> list[Span]:
@@ -114,13 +104,8 @@ class SpanLog:
 
     def _append(self, span: Span, end_ns: int) -> None:
         number, parent, kind, name, begin_ns, _ = span
-        names = self._names
-        name_number = names.setdefault(name, len(names))
-        self._rows += _pack(
-            number, parent, _KIND_NUMBERS[kind], name_number, begin_ns, end_ns, threading.get_ident(), self.step
-        )
-        if len(self._rows) >= _FLUSH_BYTES:
-            self.flush()
+        text = self._rows.number
+        self._rows.append(number, parent, text(kind), text(name), begin_ns, end_ns, threading.get_ident(), self.step)
 
     def still_open(self) -> list[tuple[str, str, int, int, int, int, int, int]]:
         """Rows of the table "spans" for what every thread is in now, as if it ended now."""
@@ -130,17 +115,6 @@ class SpanLog:
             for thread, spans in list(self._threads.items())
             for span in spans
         ]
-
-    def flush(self) -> None:
-        """Hand the ended spans to the recorder."""
-        with self._lock:
-            rows, self._rows = self._rows, bytearray()
-        if not rows:
-            return
-        columns = dict(zip(_COLUMNS, np.frombuffer(rows, dtype=np.int64).reshape(-1, len(_COLUMNS)).T, strict=True))
-        for column, texts in (("kind", KINDS), ("name", list(self._names))):
-            columns[column] = pa.array(texts).take(pa.array(columns[column]))
-        self._recorder.extend("spans", columns)
 
 
 def _metadata_functions() -> tuple[Callable[[str], None], Callable[[], str]]:
