@@ -45,7 +45,11 @@ def run(program: Program, arguments: Sequence[Any] = (), *, gpu: str) -> Recordi
     if recording.origin == "oom" or raised is None or (isinstance(raised, SystemExit) and not raised.code):
         return recording
     name = getattr(program, "__qualname__", program)
-    raise DryRunError(f"the prediction of {name} failed: {type(raised).__name__}: {raised}") from raised
+    raise DryRunError(f"the prediction of {name} failed: {type(raised).__name__}: {_first_line(raised)}") from raised
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _call(program: Program, arguments: Sequence[Any]) -> None:

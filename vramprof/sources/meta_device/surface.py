@@ -135,6 +135,7 @@ def card_surface(card: Card, ledger: Ledger, notes: set[str]) -> Iterator[None]:
                 "get_rng_state_all": lambda *_: [], "set_rng_state_all": _ignored,
             }),
             (torch, {"compile": left_as_it_is}),
+            (torch.nn.RNNBase, {"flatten_parameters": _ignored}),
             (getattr(torch, "accelerator", None), {
                 "is_available": lambda: True, "device_count": lambda: 1, "current_device_index": lambda: 0,
                 "current_accelerator": lambda *_, **__: torch.device("cuda"), "synchronize": _ignored,
