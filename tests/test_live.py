@@ -85,7 +85,7 @@ def seen(
                 await pilot.press(key)
             if between is not None:
                 between()
-                await pilot.pause(1.4)
+                await pilot.pause(2.0)
             await pilot.pause()
             assert not keys or keys[-1] != "q" or app._exit
             strips = app.screen._compositor.render_strips()

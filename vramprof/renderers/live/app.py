@@ -11,11 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from rich.segment import Segment
+from rich.style import Style
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.content import Content
+from textual.geometry import Region, Size
 from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widget import Widget
 from textual.widgets import Static
 
 from vramprof.analyses.progress import Subject, Track
@@ -23,6 +27,8 @@ from vramprof.renderers.live import panels
 from vramprof.renderers.live.figures import figures_of
 
 INTERVAL_S = 0.1
+_LEAST_S, _LATE_S = 0.75, 1.25
+"""Many ranks, whose news come one by one, are drawn together; and the clock goes on without news."""
 _WINDOWS_NS = (None, 600_000_000_000, 60_000_000_000)
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
@@ -64,21 +70,41 @@ class Watched(Protocol):
         """Look again."""
 
 
-class Panel(Static):
-    """A widget that is drawn again only when its text or its colours are others."""
+class Panel(Widget):
+    """Lines of pieces. Those that have changed are drawn again, and no others: a screen costs some milliseconds."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(id=name, markup=False)
-        self._shown: list[panels.Line] = []
+        super().__init__(id=name)
+        self._lines: list[panels.Line] = []
+        self._base: Style | None = None
         self.display = False
 
     def show(self, lines: list[panels.Line]) -> None:
         """These lines, from now on."""
-        if lines != self._shown:
-            self._shown = lines
+        before, self._lines = self._lines, lines
+        if len(lines) != len(before):
             self.display = bool(lines)
-            parts = [piece for line in lines for piece in (*line, ("\n", ""))]
-            self.update(Content.assemble(*parts[:-1]))
+            self.refresh(layout=True)
+            return
+        changed = [y for y, pair in enumerate(zip(lines, before, strict=True)) if pair[0] != pair[1]]
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many rows as lines."""
+        return len(self._lines)
+
+    def notify_style_update(self) -> None:
+        """The theme or the focus has changed."""
+        self._base = None
+        super().notify_style_update()
+
+    def render_line(self, y: int) -> Strip:
+        """One line, cut where there is no more room."""
+        base = self._base = self._base or self.rich_style
+        line = self._lines[y] if y < len(self._lines) else []
+        strip = Strip([Segment(text, base + Style.parse(style)) for text, style in line if text])
+        return strip.adjust_cell_length(self.size.width, base)
 
 
 class Help(ModalScreen[None]):
@@ -100,7 +126,7 @@ class LiveApp(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Panel { width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    Panel { width: 1fr; height: auto; }
     #emulated { background: $warning; color: black; text-style: bold; }
     #title { background: $primary-background; height: 1; }
     #state { color: $warning; text-style: bold; }
@@ -138,7 +164,8 @@ class LiveApp(App[None]):
         self._chosen = 0
         self._window = 0
         self._is_paused = False
-        self._second = -1
+        self._drawn_s = 0.0
+        self._has_news = False
         self._said = ""
 
     def compose(self) -> ComposeResult:
@@ -166,16 +193,16 @@ class LiveApp(App[None]):
     def _tick(self) -> None:
         if self._is_paused or len(self.screen_stack) > 1:
             return
-        second = int(time.monotonic())
-        is_late = second != self._second and not self._watched.ended
-        if self._watched.poll() or is_late:
-            self._second = second
+        self._has_news |= self._watched.poll()
+        rested_s = time.monotonic() - self._drawn_s
+        if (self._has_news and rested_s > _LEAST_S) or (rested_s > _LATE_S and not self._watched.ended):
             self._draw()
 
     def _show(self, name: str, lines: list[panels.Line]) -> None:
         self.query_one(f"#{name}", Panel).show(lines)
 
     def _draw(self) -> None:
+        self._drawn_s, self._has_news = time.monotonic(), False
         lines, subjects = self._watched.lines, self._watched.subjects
         self._chosen = max(0, min(self._chosen, len(lines) - 1))
         frame = panels.Frame(self.size.width, self._has_color, self._now_ns())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -69,14 +69,13 @@ def bar(bands: dict[str, int], total: int, width: int, *, color: bool) -> list[P
 _OVER_TIME = ("process", "allocated", "weights", "optimizer", REST, "idle")
 
 
-def skyline(track: Track, *, begin_ns: int, end_ns: int, width: int) -> Iterator[dict[str, int]]:
+def skyline(track: Track, begin_ns: int, column_ns: int, count: int) -> Iterator[dict[str, int]]:
     """For each column its highest moment, by band; one without any has that of the column before."""
     points, at = track.since(begin_ns), 0
-    span = max(end_ns - begin_ns, 1)
     last: Point | None = None
-    for column in range(1, width + 1):
-        until, here = begin_ns + span * column // width, at
-        while at < len(points) and points[at].time_ns <= until:
+    for column in range(1, max(count, 1) + 1):
+        until, here = begin_ns + column_ns * column, at
+        while at < len(points) and points[at].time_ns < until:
             at += 1
         if at > here:
             last = max(points[here:at], key=lambda point: point.held_bytes)
@@ -87,34 +86,25 @@ def skyline(track: Track, *, begin_ns: int, end_ns: int, width: int) -> Iterator
 def rows_of(columns: Sequence[dict[str, int]], top: int, height: int, *, color: bool) -> Iterator[list[Piece]]:
     """The columns as rows of text from the top; with colours a cell shows two halves."""
     halves = 2 if color else 1
-    levels = [_levels(column, top, height * halves) for column in columns]
-    draw: Callable[[str, str], Piece] = _colored if color else _inked
-    for row in range(height, 0, -1):
-        cells = (draw(_at(level, row * halves), _at(level, row * halves - halves + 1)) for level in levels)
-        yield merged(cells)
+    rows = list(zip(*(_cells(column, top, height * halves) for column in columns), strict=True))
+    for row in range(0, len(rows), halves):
+        runs = ((pair, len(list(run))) for pair, run in groupby(zip(rows[row], rows[row + halves - 1], strict=True)))
+        yield [_cell(*pair, count, color=color) for pair, count in runs]
 
 
-def _levels(column: dict[str, int], top: int, height: int) -> list[tuple[str, int]]:
-    ends = accumulate(column.values())
-    return [(name, round(end * height / max(top, 1))) for name, end in zip(column, ends, strict=True)]
+def _cells(column: dict[str, int], top: int, height: int) -> list[str]:
+    """The bands of a column, each cell of its name, from the top."""
+    cells: list[str] = []
+    for name, end in zip(column, accumulate(column.values()), strict=True):
+        cells += [name] * (round(end * height / max(top, 1)) - len(cells))
+    return [EMPTY] * (height - len(cells)) + cells[height - 1 :: -1] if cells else [EMPTY] * height
 
 
-def _at(levels: list[tuple[str, int]], row: int) -> str:
-    return next((name for name, end in levels if end >= row), EMPTY)
-
-
-def _colored(upper: str, lower: str) -> Piece:
+def _cell(upper: str, lower: str, count: int, *, color: bool) -> Piece:
+    if not color:
+        return (EMPTY if upper == EMPTY else BANDS[upper].ink) * count, ""
     if upper == lower:
-        return (" ", "") if upper == EMPTY else ("█", BANDS[upper].color)
+        return (EMPTY * count, "") if upper == EMPTY else ("█" * count, BANDS[upper].color)
     if upper == EMPTY:
-        return "▄", BANDS[lower].color
-    return "▀", f"{BANDS[upper].color} on {BANDS[lower].color}" if lower != EMPTY else BANDS[upper].color
-
-
-def _inked(upper: str, lower: str) -> Piece:
-    return (EMPTY if upper == EMPTY else BANDS[upper].ink), ""
-
-
-def merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbours of one style become one piece."""
-    return [("".join(text for text, _ in group), style) for style, group in groupby(pieces, key=lambda piece: piece[1])]
+        return "▄" * count, BANDS[lower].color
+    return "▀" * count, f"{BANDS[upper].color} on {BANDS[lower].color}" if lower != EMPTY else BANDS[upper].color

@@ -143,21 +143,34 @@ def _swatch(name: str, frame: Frame) -> Piece:
 
 
 def timeline(subject: Subject, track: Track, frame: Frame, height: int, *, window_ns: int | None) -> list[Line]:
-    """Memory over time: the whole run, or the last so many nanoseconds of it."""
-    rows_count = max(height - 1, 1)
-    end_ns = max(0 if subject.ended else frame.now_ns, track.points[-1].time_ns)
-    begin_ns = track.points[0].time_ns if window_ns is None else max(end_ns - window_ns, track.points[0].time_ns)
-    columns = list(skyline(track, begin_ns=begin_ns, end_ns=end_ns, width=max(frame.width - _AXIS - 1, 8)))
+    """Memory over time: the whole run, or the last so many nanoseconds of it.
+
+    Columns keep their moments for as long as they can, so that the picture grows at its end alone.
+    """
+    width, rows_count = max(frame.width - _AXIS - 1, 8), max(height - 1, 1)
+    first_ns, last_ns = track.points[0].time_ns, track.points[-1].time_ns
+    end_ns = last_ns if subject.ended else max(frame.now_ns, last_ns)
+    span_ns = min(window_ns or end_ns, end_ns - first_ns)
+    column_ns = _column_ns(span_ns, width)
+    last = -(-(end_ns - first_ns) // column_ns)
+    first = max(last - width, 0)
+    columns = list(skyline(track, first_ns + first * column_ns, column_ns, last - first))
     top = max(max(sum(column.values()) for column in columns), 1)
     lines = [[("", ""), *pieces] for pieces in rows_of(columns, top, rows_count, color=frame.color)]
     for row, line in enumerate(lines):
         at = top * (rows_count - row) // rows_count
         is_labelled = row in (0, rows_count // 2) and (rows_count > 2 or row == 0)
         line[0] = (f"{format_bytes(at) if is_labelled else '':>{_AXIS - 1}} ", _DIM)
-    left, right = f"{clock(end_ns - begin_ns)} ago", "now"
-    if subject.ended:
-        left, right = clock(begin_ns - track.points[0].time_ns), clock(end_ns - track.points[0].time_ns)
+    left, right = clock(first * column_ns), clock(end_ns - first_ns) if subject.ended else "now"
     return [*lines, [(" " * _AXIS + left + right.rjust(max(len(columns) - len(left), 0)), _DIM)]]
+
+
+def _column_ns(span_ns: int, width: int) -> int:
+    """Time by column: of a series that grows by a tenth, the least with which the span has room."""
+    column_ns = 1_000_000.0
+    while column_ns * width < span_ns:
+        column_ns *= 1.1
+    return int(column_ns) + 1
 
 
 def phases(track: Track, frame: Frame) -> list[Line]:
