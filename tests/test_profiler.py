@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from programs import ENVIRONMENT, need_emulator, run_command, run_program, told_by
+from vramprof import load
 
 TRAIN = """
 import json, torch, vramprof
@@ -210,15 +211,34 @@ def test_a_script_that_raises_keeps_its_traceback_and_code(tmp_path: Path) -> No
 def test_a_killed_run_leaves_a_recording_that_opens(tmp_path: Path) -> None:
     need_emulator()
     (tmp_path / "killed.py").write_text(
-        "import os, signal, torch\nfrom torch import nn\nmodel = nn.Linear(64, 64).cuda()\n"
+        "import os, signal, time, torch\nfrom torch import nn\nmodel = nn.Linear(64, 64).cuda()\n"
         "for _ in range(600):\n    model(torch.ones(1, 64, device='cuda'))\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(2.5)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert run_command("run", "--emulate", "t4", "-o", "r.vram", "killed.py", cwd=tmp_path).returncode == -9
     result = run_command("report", "r.vram", cwd=tmp_path)
     assert result.returncode == 0
     assert "the run was killed" in result.stdout
     assert "EMULATED" in result.stdout
+    spans = load(tmp_path / "r.vram").recording.spans
+    assert (spans["kind"] == "forward").sum() == 600
+
+
+def test_a_disk_that_is_full_ends_the_stream_alone(tmp_path: Path) -> None:
+    need_emulator()
+    (tmp_path / "full.py").write_text(
+        "import resource, time, torch\nfrom torch import nn\nmodel = nn.Linear(64, 64).cuda()\n"
+        "model(torch.ones(1, 64, device='cuda'))\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))\n"
+        "for _ in range(600):\n    model(torch.ones(1, 64, device='cuda'))\n"
+        "time.sleep(2.5)\nresource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\nprint('done')\n"
+    )
+    result = run_command("run", "--emulate", "t4", "-o", "r.vram", "full.py", cwd=tmp_path)
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, "done")
+    recording = load(tmp_path / "r.vram").recording
+    assert (recording.spans["kind"] == "forward").sum() == 601
+    assert "File too large" in recording.gaps.set_index("source").loc["stream", "reason"]
 
 
 def test_each_rank_writes_its_own_recording(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vramprof.recording.stacks import Stacks
 from vramprof.recording.storage import StreamFolder, recording_from_tables
 
 _FLUSH_ROWS = 256
+_MOST_BATCHES = 1024
 _STREAMED = ("samples", "spans", "tensors", "gaps", "devices")
 
 
@@ -69,14 +71,28 @@ class Recorder:
                     for column, field in zip(zip(*rows, strict=True), schema, strict=True)
                 ]
                 self._append(name, pa.RecordBatch.from_arrays(arrays, schema=schema))
-        if table is None and self._stream is not None:
-            self._stream.write_metadata(self._head())
+        if table is None:
+            self._to_disk(lambda stream: stream.write_metadata(self._head()))
 
     def _append(self, table: str, batch: pa.RecordBatch) -> None:
         with self._lock:
-            self._batches[table].append(batch)
-            if self._stream is not None and table in _STREAMED:
-                self._stream.write(table, batch)
+            batches = self._batches[table]
+            batches.append(batch)
+            if len(batches) >= _MOST_BATCHES:
+                self._batches[table] = pa.Table.from_batches(batches).combine_chunks().to_batches()
+            if table in _STREAMED:
+                self._to_disk(lambda stream: stream.write(table, batch))
+
+    def _to_disk(self, write: Callable[[StreamFolder], None]) -> None:
+        """A full disk ends the stream, and nothing else: all rows are in memory too."""
+        if self._stream is None:
+            return
+        try:
+            write(self._stream)
+        except OSError as error:
+            self._stream = None
+            reason = f"the recording could not be written while the program ran: {error.strerror or error}"
+            self.gap("stream", reason, begin_ns=time.time_ns())
 
     def _head(self) -> dict[str, Any]:
         return {**self.metadata, "origin": self.origin, "emulated": self.emulated}
@@ -85,11 +101,15 @@ class Recorder:
         """A source keeps rows back: it is called for them whenever they are needed."""
         self._sources.append(hand_over)
 
-    def freeze(self) -> Recording:
-        """Everything so far as a Recording."""
+    def collect(self) -> None:
+        """Have every source hand over its rows, and flush them."""
         for hand_over in self._sources:
             hand_over()
         self.flush()
+
+    def freeze(self) -> Recording:
+        """Everything so far as a Recording."""
+        self.collect()
         tables = {
             name: pa.Table.from_batches(self._batches[name], schema=schema)
             for name, schema in TABLES.items()
@@ -99,5 +119,4 @@ class Recorder:
 
     def close(self) -> None:
         """Close the streams; the folder stays as it is."""
-        if self._stream is not None:
-            self._stream.close()
+        self._to_disk(StreamFolder.close)

@@ -90,9 +90,10 @@ class Progress:
             self._feed.add(row)
 
     def flush(self) -> None:
-        """Write what came since the last time."""
+        """Write what came since the last time, the recording's streams too: a kill then loses a second at most."""
         if self._feed is not None:
             self._guarded(self._feed.flush)
+            self._guarded(self._recorder.collect)
 
     def close(self) -> None:
         """The session ends."""
