@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vramprof.analyses.allocations import BEFORE, Allocations, IntArray
+from vramprof.analyses.compiled import modules_in_compiled_code
 from vramprof.analyses.contexts import (
     BACKWARD,
     FORWARD,
@@ -72,7 +73,7 @@ def attribute(recording: Recording, allocations: Allocations) -> Attribution:
         _infer_from_hints(category, allocations, hints)
     else:
         _infer(category, allocations, contexts, backward, hints)
-    module = contexts.module.copy()
+    module = modules_in_compiled_code(recording, allocations, contexts.module).copy()
     measured = np.zeros(count, dtype=np.bool_)
     name = _name(category, measured, module, moments, allocations, contexts)
     _recognise(category, measured, allocations)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from vramprof.recording import Frame
+from vramprof.recording.stacks import is_generated
 
 _NOT_USERS = ("/torch/", "/vramprof/", "/lib/python3", "<frozen", "<string>")
 
@@ -30,9 +31,9 @@ def is_python(frame: Frame) -> bool:
 
 
 def is_users(frame: Frame) -> bool:
-    """Whether the frame is outside torch, the standard library and vramprof (other installed packages count)."""
+    """Whether the frame is outside torch, the standard library, vramprof and generated code (other packages count)."""
     name = frame.filename.replace("\\", "/")
-    if not is_python(frame):
+    if not is_python(frame) or is_generated(name):
         return False
     if name.endswith("/vramprof/cli/demo_program.py"):
         return True  # the demo's script stands for the user's own

@@ -30,6 +30,7 @@ class Recording:
     devices: pd.DataFrame
     guessed_reads: pd.DataFrame
     holders: pd.DataFrame
+    compiled: pd.DataFrame
     gaps: pd.DataFrame
 
     @property

@@ -88,6 +88,8 @@ TABLES: dict[str, pa.Schema] = {
         _device, ("address", pa.uint64()), ("kind", pa.string()), ("path", pa.string()), ("filename", pa.string()),
         ("line", pa.int32()), ("code", pa.string()), ("bound", pa.int64()),
     ),
+    # Lines of code that torch.compile generated, and the module whose work they do, relative to the compiled one.
+    "compiled": _table(("filename", pa.string()), ("line", pa.int32()), ("module", pa.string())),
     "gaps": _table(
         ("source", pa.string()), ("begin_ns", pa.int64()), ("end_ns", pa.int64()), ("lost_count", pa.int64()),
         ("reason", pa.string()),

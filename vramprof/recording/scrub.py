@@ -27,7 +27,7 @@ _OPEN = ("/torch/", "/triton/")
 def scrub(recording: Recording) -> Recording:
     """The same events and bytes. Files, functions, modules and tensors become numbers, except torch's own files.
 
-    Who held what leaked is dropped, because it is all names.
+    Who held what leaked, and where compiled code came from, are dropped, because they are all names.
     """
     names = _Names()
     stacks = Stacks()
@@ -43,7 +43,7 @@ def scrub(recording: Recording) -> Recording:
         "scrubbed" if "/" in reason or "\\" in reason else reason for reason in map(str, recording.gaps["reason"])
     ]
     tables["gaps"] = recording.gaps.assign(reason=reasons)
-    tables["holders"] = recording.holders.iloc[:0]
+    tables["holders"], tables["compiled"] = recording.holders.iloc[:0], recording.compiled.iloc[:0]
     metadata: dict[str, Any] = {key: value for key, value in recording.metadata.items() if key in _KEPT_METADATA}
     return replace(recording, stacks=stacks, metadata={**metadata, "scrubbed": True}, **tables)
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from vramprof.recording.schema import NO_STACK
+
+_GENERATED = re.compile(r"<eval_with_key>.*|.*/([a-z2-7]{2})/c\1[a-z2-7]{49}\.py")
+
+
+def is_generated(filename: str) -> bool:
+    """Whether torch.compile wrote this code: a graph module's, or a file in Inductor's cache, under its hash."""
+    return _GENERATED.fullmatch(filename.replace("\\", "/")) is not None
 
 
 class Frame(NamedTuple):
@@ -40,6 +48,15 @@ class Stacks:
         if found == len(self.frames):
             self.frames.append(frame)
         return found
+
+    def insert_behind(self, frame: Frame, frames: Sequence[Frame]) -> None:
+        """Put frames behind, that is outside, a frame in every stack so far that has it and not them."""
+        own, ids = self._frame_ids[frame], tuple(self._frame_id(one) for one in frames)
+        for index, stack in enumerate(self.stacks):
+            if own in stack:
+                place = stack.index(own) + 1
+                if stack[place : place + len(ids)] != ids:
+                    self.stacks[index] = stack[:place] + ids + stack[place:]
 
     def get(self, stack: int) -> tuple[Frame, ...]:
         """The frames of a stack id, innermost first; empty for NO_STACK."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vramprof.recording import Recorder
+from vramprof.sources.compiled import describe_compiled
 from vramprof.sources.live_snapshot import take_snapshot
 from vramprof.sources.snapshot import collector_paused, record_snapshot
 
@@ -62,6 +63,7 @@ class AllocatorHistory:
             self._recorder.forget(table)
         with collector_paused():
             record_snapshot(self._recorder, self.snapshot(self._recorder))
+        describe_compiled(self._recorder)
         self.drop()
 
     def drop(self) -> None:

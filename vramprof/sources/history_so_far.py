@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramprof.recording import Recorder, Recording
+from vramprof.sources.compiled import describe_compiled
 from vramprof.sources.live_snapshot import take_snapshot
 from vramprof.sources.snapshot import record_snapshot
 
@@ -13,5 +14,6 @@ def recording_so_far(recorder: Recorder) -> Recording:
     """What a live recorder would hold if the session ended now. Costs a snapshot, so not for every step."""
     history = Recorder(origin=recorder.origin, emulated=recorder.emulated)
     record_snapshot(history, take_snapshot())
+    describe_compiled(history)
     events, rest = history.freeze(), recorder.freeze()
-    return replace(rest, stacks=events.stacks, events=events.events, blocks=events.blocks)
+    return replace(rest, stacks=events.stacks, events=events.events, blocks=events.blocks, compiled=events.compiled)

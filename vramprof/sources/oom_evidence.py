@@ -12,6 +12,7 @@ import pandas as pd
 
 from vramprof.recording import Recorder, Recording
 from vramprof.sources.allocator_history import AllocatorHistory
+from vramprof.sources.compiled import describe_compiled
 from vramprof.sources.devices import allocated_bytes, record_devices
 from vramprof.sources.host_memory import available_bytes
 from vramprof.sources.live_snapshot import take_state
@@ -46,6 +47,7 @@ def take_evidence(
         snapshot = _snapshot(taken, history)
         _add_event(taken, snapshot, failure)
         record_snapshot(taken, snapshot)
+        describe_compiled(taken)
         new = taken.freeze()
     rest = recorder.freeze()
     about = {"thread": failure.thread, "frames": [list(frame) for frame in failure.frames], "text": failure.text}
@@ -54,6 +56,7 @@ def take_evidence(
         origin="oom",
         metadata={**rest.metadata, **new.metadata, "end_ns": time.time_ns(), "out_of_memory": about},
         stacks=new.stacks, events=new.events, blocks=new.blocks, devices=new.devices,
+        compiled=new.compiled,
         gaps=_joined(rest.gaps, new.gaps), spans=_joined(rest.spans, _rows(open_spans, rest.spans)),
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vramprof.errors import LeakError
 from vramprof.recording import Recorder
+from vramprof.sources.compiled import GraphWatch, graph_watch
 from vramprof.sources.module_calls import module_calls
 from vramprof.sources.names import NameLog, is_cache, storages
 from vramprof.sources.saved_tensors import saved_storages
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 _MARK = "vramprof"
+_COMPILED = "_orig_mod"
+"""What torch.compile's wrapper calls the module inside it."""
 _CACHE_WORDS = ("past_key_values", "past_key_value", "past", "kv_cache", "cache")
 
 
@@ -48,6 +51,7 @@ def program_spans(recorder: Recorder, watcher: Watcher | None = None, *, tracing
 
     program = Program(recorder, watcher, tracing=tracing)
     with ExitStack() as stack:
+        program.graphs = stack.enter_context(graph_watch())
         program.switch = stack.enter_context(module_calls(program.call_begins, program.call_ends))
         if program.switch is None:
             recorder.gap("spans", "this torch's Module.__call__ is unknown: forward and modules are not marked")
@@ -117,11 +121,13 @@ class Program:
         self.closed = False
         self.tracing = tracing
         self.switch: Callable[[bool], None] | None = None
+        self.graphs: GraphWatch | None = None
         self.spans = SpanLog(recorder)
         self.names = NameLog(recorder)
         self.steps = Steps(self._step_ends)
         self._watcher = watcher
         self._tensor = torch.Tensor
+        self._graph_module = torch.fx.GraphModule
         self._self = weakref.ref(self)
         self._local = threading.local()
         self._paths = _Paths()
@@ -174,8 +180,8 @@ class Program:
         path = self._paths.get(module)
         if not spans or spans[-1].kind not in ("module", "forward", "recompute"):
             path = self._outermost_begins(module, path, args, kwargs)
-        elif path is None:
-            path = type(module).__name__
+        elif path is None:  # a graph that torch.compile made of the module around it has no name of its own
+            path = spans[-1].name if isinstance(module, self._graph_module) else type(module).__name__
         elif self.detailed and args and type(args[0]) is self._tensor:
             node = args[0].grad_fn
             if node is not None and _MARK not in node.metadata:
@@ -200,21 +206,25 @@ class Program:
 
     def _learn(self, root: torch.nn.Module) -> str:
         """Paths and names of a root module that is called for the first time."""
-        kind = type(root).__name__
+        if self.graphs is not None:
+            self.graphs.look()
+        kind = type(getattr(root, _COMPILED, root)).__name__
         prefix = f"{kind}." if self._prefixes else ""
-        for path, module in root.named_modules():
+        for name, module in root.named_modules():
+            path = _without_wrapper(name)
             self._paths[module] = prefix + path if path else kind
         self._prefixes[root] = prefix
         self._name_weights(root, prefix)
         return kind
 
     def _name_weights(self, root: torch.nn.Module, prefix: str) -> None:
-        for name, parameter in root.named_parameters():
+        for path, parameter in root.named_parameters():
+            name = _without_wrapper(path)
             if not self._name_of(parameter):
                 self._parameters[id(parameter)] = (prefix + name, weakref.ref(parameter))
             self.names.give("weights", storages(parameter, prefix + name))
-        for name, buffer in root.named_buffers():
-            self.names.give("buffers", storages(buffer, prefix + name))
+        for path, buffer in root.named_buffers():
+            self.names.give("buffers", storages(buffer, prefix + _without_wrapper(path)))
 
     def _name_of(self, parameter: torch.nn.Parameter) -> str | None:
         """The path of a parameter; "" where no module is known to hold it, None where it is new."""
@@ -290,6 +300,8 @@ class Program:
     def backward_begins(self, outputs: Any) -> _Backward:
         """The autograd engine starts."""
         self.steps.trains = True
+        if self.graphs is not None:
+            self.graphs.look()
         backward = _Backward(self.spans.begin("backward", "backward") if self.tracing else None)
         self._backward.append(backward)
         if backward.span is not None:
@@ -467,6 +479,11 @@ def _starts(reference: weakref.ref[Program], parent: int, gradients: Any) -> Non
     program = reference()
     if program is not None:
         program.backward_starts(parent)
+
+
+def _without_wrapper(path: str) -> str:
+    """A module's or tensor's path as it is without torch.compile's wrappers."""
+    return ".".join(part for part in path.split(".") if part != _COMPILED) if _COMPILED in path else path
 
 
 def _has_parameters(module: torch.nn.Module) -> bool:
