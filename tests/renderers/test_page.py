@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from browser import open_browser, requests, visit, wait
 from recordings import MIB, training
@@ -14,6 +16,27 @@ from vramprof.api import Report
 from vramprof.findings import Evidence, Finding, Fix
 from vramprof.recording import Frame
 from vramprof.report import Reports
+
+CONTRAST = """
+const light = color => {
+  const parts = color.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
+  return [.2126, .7152, .0722].reduce((sum, weight, i) =>
+    sum + weight * (parts[i] <= .04045 ? parts[i] / 12.92 : ((parts[i] + .055) / 1.055) ** 2.4), 0);
+};
+const paper = element => {
+  for (; element; element = element.parentElement) {
+    const color = getComputedStyle(element).backgroundColor;
+    if (!/, 0\\)$/.test(color)) return color;
+  }
+  return "rgb(255, 255, 255)";
+};
+const words = [...document.querySelectorAll("p, td, th, h1, h2, b, .faint, .notice, .legend, button, label")];
+return Math.min(...words.filter(word => word.textContent.trim() && word.offsetParent).map(word => {
+  const [low, high] = [light(getComputedStyle(word).color), light(paper(word))].sort((a, b) => a - b);
+  return (high + .05) / (low + .05);
+}));
+"""
+"""The least contrast of any word with what is under it (WCAG asks for 4.5)."""
 
 HOSTILE = "</script><img src=x onerror=document.title='broken'>"
 
@@ -197,13 +220,28 @@ def test_drag_and_pinch_move_and_zoom(browser: Any, page: Path) -> None:
 
 
 def test_hostile_names_are_text(browser: Any, tmp_path: Path) -> None:
+    """Of modules, files, functions, tensors, cards, the command, gaps and the recordings themselves."""
     recording = training(module=f"a.{HOSTILE}")
     recording.metadata["command"].append(HOSTILE)  # type: ignore[index]
-    visit(browser, Report(recording).save(tmp_path / "page.html"), "#by=path&rows=path")
-    assert browser.title == "vramprof (emulated)"
-    assert HOSTILE in find(browser, "#head").text
-    assert HOSTILE in find(browser, "#rows").text
-    assert browser.find_elements("css selector", "img") == []
+    frames = (Frame(f"/me/{HOSTILE}.py", frame.line, f"{frame.name}{HOSTILE}") for frame in recording.stacks.frames)
+    recording.stacks.frames[:] = frames
+    gap = pd.DataFrame([{"source": HOSTILE, "begin_ns": 0, "end_ns": 0, "lost_count": 0, "reason": HOSTILE}])
+    recording = replace(
+        recording,
+        devices=recording.devices.assign(name=HOSTILE),
+        tensors=recording.tensors.assign(name=HOSTILE),
+        gaps=gap,
+    )
+    report = Report(recording)
+    both = report.compare(Report(recording), labels=(HOSTILE, f"2{HOSTILE}"))
+    for path in (report.save(tmp_path / "page.html"), both.save(tmp_path / "both.html")):
+        for rows in ("path", "line", "block"):
+            visit(browser, path, f"#by={'path' if rows == 'block' else rows}&rows={rows}&block=0&flame=stack")
+            assert browser.title == "vramprof (emulated)"
+            assert HOSTILE in find(browser, "#head").text
+            assert HOSTILE.partition(".")[0] in find(browser, "#rows").text  # a weight's module ends at its last dot
+            assert HOSTILE in find(browser, "#detail").text
+            assert browser.find_elements("css selector", "img") == []
 
 
 def test_a_fragment_of_nonsense_is_survived(browser: Any, page: Path) -> None:
@@ -243,7 +281,8 @@ def test_findings_lead_to_their_moment_and_rows(browser: Any, tmp_path: Path) ->
     report = Report(training())
     frame = Frame("/me/model.py", 9, "forward")
     evidence = (Evidence("kept here", 8 * MIB, "bytes", (frame,)),)
-    finding = Finding("VP299", HOSTILE, "warning", 8 * MIB, "measured", 0, evidence, Fix("let it go", "del x"))
+    fix = Fix("let it go", "del x")
+    finding = Finding("VP299", HOSTILE, "warning", 8 * MIB, "measured", 0, evidence, fix, moment=7)
     report.__dict__["findings"] = (finding,)
     visit(browser, report.save(tmp_path / "page.html"))
     box = find(browser, ".finding")
@@ -252,7 +291,29 @@ def test_findings_lead_to_their_moment_and_rows(browser: Any, tmp_path: Path) ->
     browser.find_elements("css selector", ".finding button")[1].click()
     wait(lambda: "match" in find(browser, "#rows-found").text)
     assert state(browser, "q") == "/me/model.py:9"
-    assert state(browser, "m") == report.facts.devices[0].allocations.event_count
+    assert state(browser, "m") == 7
+    assert report.as_dict()["findings"][0]["moment_ns"] == report.facts.devices[0].timeline.time_ns[7]
+
+
+@pytest.mark.parametrize(("width", "theme"), [(380, "light"), (380, "dark"), (1600, "light"), (1600, "dark")])
+def test_narrow_and_wide_light_and_dark(browser: Any, page: Path, width: int, theme: str) -> None:
+    """Nothing sticks out, every word can be told from its paper, and the emulation is said."""
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        visit(browser, page)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert "EMULATED" in find(browser, "#head").text
+        assert browser.execute_script(CONTRAST) >= 4.5
+        canvas = find(browser, "canvas.timeline")
+        assert width * 0.8 < canvas.size["width"] <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_it_prints_light(browser: Any, page: Path) -> None:

@@ -28,7 +28,10 @@ class Fix:
 
 @dataclass(frozen=True)
 class Finding:
-    """An opinion. severity is "info", "warning" or "error"; basis "measured", "inferred" or "predicted"."""
+    """An opinion. severity is "info", "warning" or "error"; basis "measured", "inferred" or "predicted".
+
+    `moment` is where it is seen best, as a number of the device's events applied: an entry of its timeline.
+    """
 
     code: str
     title: str
@@ -39,3 +42,4 @@ class Finding:
     evidence: tuple[Evidence, ...]
     fix: Fix
     holder: str | None = None
+    moment: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Evidence, Finding, Fix
@@ -30,8 +31,22 @@ def rule(code: str) -> Callable[[Rule], Rule]:
 
 def find_all(facts: Facts) -> tuple[Finding, ...]:
     """Every finding of every rule, the costliest first."""
-    found = [finding for device in facts.devices for one in _RULES.values() for finding in one(device)]
+    found = [
+        replace(finding, moment=_moment(device, code) if finding.moment is None else finding.moment)
+        for device in facts.devices
+        for code, one in _RULES.items()
+        for finding in one(device)
+    ]
     return tuple(sorted(found, key=lambda finding: -finding.cost_bytes))
+
+
+def _moment(device: DeviceFacts, code: str) -> int:
+    """The peak for what makes it, the worst moment for what is about room, and else the end, where what leaked lies."""
+    if code.startswith("VP1") or code in ("VP301", "VP307"):
+        return device.peak.index
+    if code.startswith(("VP3", "VP4")):
+        return device.fragmentation.row + 1
+    return len(device.timeline.time_ns) - 1
 
 
 @rule("VP901")

@@ -33,6 +33,9 @@ NO_STACK = -1
 CONTEXT_PREFIX = "vp"
 """What our memory metadata begin with; the number of a span or a moment follows."""
 
+EMULATED_MARK = "vramprof"
+"""Among the allocator settings of a snapshot that we write of an emulated run; its value says so in words."""
+
 NO_CONTEXT = -1
 """Of an event: no span is known by torch's own means. Of a span: it has no parent. Of a name: it has a time alone."""
 

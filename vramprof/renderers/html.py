@@ -39,6 +39,8 @@ def render_html(subjects: Sequence[Subject], *, kind: str = "one") -> str:
     for subject in subjects:
         data = as_dict(subject.facts, subject.findings)
         data["label"] = subject.label
+        for finding, told in zip(subject.findings, data["findings"], strict=True):
+            told["moment"] = finding.moment
         for device, row in zip(subject.facts.devices, data["devices"], strict=True):
             row["peak"] = {key: row["peak"][key] for key in row["peak"] if key not in ("by_module", "by_stack")}
             row["peak"]["moment"] = device.peak.index

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vramprof.analyses.allocations import IntArray
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
 from vramprof.recording import Frame
@@ -26,6 +27,7 @@ def render_json(facts: Facts, findings: Sequence[Finding]) -> str:
 def as_dict(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
     """The report as plain data."""
     recording = facts.recording
+    times = {device.index: device.timeline.time_ns for device in facts.devices}
     return {
         "schema_version": SCHEMA_VERSION,
         "origin": recording.origin,
@@ -34,7 +36,7 @@ def as_dict(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
         "command": list(recording.metadata.get("command", [])),
         "allocator_settings": dict(recording.metadata.get("allocator_settings") or {}),
         "devices": [_device(device) for device in facts.devices],
-        "findings": [_finding(finding) for finding in findings],
+        "findings": [_finding(finding, times) for finding in findings],
         "gaps": recording.gaps.to_dict("records"),
     }
 
@@ -86,7 +88,8 @@ def _frames(frames: Sequence[Frame]) -> list[dict[str, Any]]:
     return [{"name": frame.name, "filename": frame.filename, "line": frame.line} for frame in frames]
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: Finding, times: Mapping[int, IntArray]) -> dict[str, Any]:
+    known = finding.moment is not None and finding.device in times
     return {
         "code": finding.code,
         "title": finding.title,
@@ -99,5 +102,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
             for e in finding.evidence
         ],
         "holder": finding.holder,
+        "moment_ns": int(times[finding.device][finding.moment]) if known else None,
         "fix": vars(finding.fix),
     }

@@ -7,11 +7,10 @@ import pickle
 from typing import Any
 
 from vramprof.recording import Recording
-from vramprof.recording.schema import Action
+from vramprof.recording.schema import EMULATED_MARK, Action
 
 _PROTOCOL = 4  # the viewer's unpickler cannot read 5
 _ACTIONS = {int(action): action.name.lower() for action in Action}
-_MARK = "vramprof"
 
 
 def render_snapshot(recording: Recording) -> bytes:
@@ -22,7 +21,7 @@ def render_snapshot(recording: Recording) -> bytes:
     frames = _Frames(recording)
     settings = dict(recording.metadata.get("allocator_settings") or {})
     if recording.emulated:
-        settings[_MARK] = "EMULATED: no GPU was used; torch's allocator ran on an emulated device"
+        settings[EMULATED_MARK] = "EMULATED: no GPU was used; torch's allocator ran on an emulated device"
     last = max(recording.device_indices, default=-1)
     snapshot = {
         "segments": _segments(recording, frames),

@@ -10,7 +10,7 @@ from typing import Any
 
 from vramprof.errors import RecordingError
 from vramprof.recording import Frame, Recorder, Recording, Stacks
-from vramprof.recording.schema import ACTIONS, CONTEXT_PREFIX, NO_CONTEXT, NO_STACK, Action
+from vramprof.recording.schema import ACTIONS, CONTEXT_PREFIX, EMULATED_MARK, NO_CONTEXT, NO_STACK, Action
 from vramprof.sources.pickles import load_plain_pickle
 
 _CHUNK_EVENTS = 65_536
@@ -66,7 +66,9 @@ def record_snapshot(recorder: Recorder, snapshot: Any) -> None:
             recorder.extend("events", _event_columns(device, trace[begin : begin + _CHUNK_EVENTS], reader))
     _record_blocks(recorder, snapshot["segments"], reader)
     _record_annotations(recorder, snapshot.get("external_annotations") or [])
-    recorder.metadata["allocator_settings"] = dict(snapshot.get("allocator_settings") or {})
+    settings = dict(snapshot.get("allocator_settings") or {})
+    recorder.emulated = recorder.emulated or settings.pop(EMULATED_MARK, None) is not None
+    recorder.metadata["allocator_settings"] = settings
     _record_gaps(recorder, traces)
 
 

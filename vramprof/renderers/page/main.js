@@ -108,7 +108,7 @@ function showFindings({recording, told}) {
     make("p", finding.fix.action, one);
     if (finding.fix.code) make("code", finding.fix.code, one);
     const links = make("div.controls", null, one);
-    const moment = Number.isInteger(finding.moment) ? finding.moment : finding.code.startsWith("VP2") ? told.overview.moment.at(-1) : told.peak.moment;
+    const moment = finding.moment ?? told.peak.moment;
     make("button", `Show event ${grouped(moment)}`, links, {onclick: () => change({m: moment, q: ""})});
     for (const evidence of finding.evidence.slice(0, 6)) {
       const frame = evidence.frames[0], words = `${evidence.statement}: ${evidence.unit === "bytes" ? bytes(evidence.value) : `${grouped(evidence.value)} ${evidence.unit}`}`;
