@@ -55,6 +55,10 @@ if child == 0:  # CUDA is not initialised yet: a fork may use it
     os._exit(0)
 os.waitpid(child, 0)
 keep = [take(100) for _ in range(10)]
+model = torch.nn.Linear(1024, 1024, bias=False).cuda()  # named in the dump, though nobody watched it
+optimizer = torch.optim.Adam(model.parameters())
+model(torch.ones(1, 1024, device="cuda")).sum().backward()
+optimizer.step()
 found = [caught(take, 3000)]
 
 class Grows(torch.autograd.Function):
@@ -97,7 +101,10 @@ thread = threading.Thread(target=take, args=(3004,)); thread.start(); thread.joi
     dump = load(tmp_path / mine[1])
     assert (dump.recording.origin, dump.recording.emulated) == ("oom", True)
     (device,) = dump.facts.devices
-    assert device.peak.allocated_bytes == 1000 << 20
+    held = device.peak.by_category
+    assert {name: held[name] >> 20 for name in ("weights", "gradients", "optimizer")} == {
+        "weights": 4, "gradients": 4, "optimizer": 8,
+    }  # fmt: skip
     assert diagnose(tmp_path / mine[2]).cases[0].frames[0].name == "take"
     assert newest_dump(tmp_path).name == mine[0]
 

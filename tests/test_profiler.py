@@ -11,7 +11,7 @@ from programs import ENVIRONMENT, need_emulator, run_command, run_program, told_
 from vramprof import load
 
 TRAIN = """
-import json, torch, vramprof
+import json, sys, threading, torch, vramprof
 from torch import nn
 
 def train(model, steps=3):
@@ -38,7 +38,9 @@ stats = torch.cuda.memory_stats()
 from torch.nn.modules import module
 left = [len(module._global_forward_hooks), len(module._global_forward_pre_hooks)]
 left.append(torch._C._cuda_isHistoryEnabled())
-import gc; left.append(not gc.isenabled())
+import gc, multiprocessing; left.append(not gc.isenabled())
+left.append("__init__" in vars(torch.OutOfMemoryError) or "vramprof" in multiprocessing.current_process()._config)
+left.append(sys.excepthook is not sys.__excepthook__ or threading.excepthook is not threading.__excepthook__)
 print(json.dumps([prof.report().as_dict(), stats["allocated_bytes.all.peak"], stats["reserved_bytes.all.peak"], left]))
 """
     )
@@ -55,7 +57,7 @@ print(json.dumps([prof.report().as_dict(), stats["allocated_bytes.all.peak"], st
     assert len(device["steps"]) == 3
     assert device["outside_torch_bytes"] > 0
     assert "0" in {row["path"] for row in peak["by_module"]}
-    assert left == [0, 0, False, False]
+    assert left == [0, 0, False, False, False, False]
 
 
 def test_exceptions_pass_and_the_recording_stays(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vramprof.findings import find_all, gather_facts
 from vramprof.findings.diagnosis import Diagnosis, OomCase, device_case, error_case, text_case
 from vramprof.recording import Recording, open_folder
 from vramprof.recording.scrub import scrub
-from vramprof.recording.storage import save_folder
+from vramprof.recording.storage import origin_of, save_folder
 from vramprof.renderers.diagnosis import as_dict, render_diagnosis
 from vramprof.sources.files import load_file
 from vramprof.sources.kineto import looks_like_json
@@ -79,14 +79,16 @@ def write_scrubbed(source: str | None, out: Path) -> None:
 
 
 def newest_dump(folder: Path | None = None) -> Path:
-    """The newest `.vram` folder or snapshot pickle.
+    """The newest dump of an out-of-memory error or snapshot pickle; where there is neither, the newest `.vram` folder.
 
     Raises:
         RecordingError: there is none.
     """
     folder = folder or Path()
-    found = [path for path in folder.glob("*.vram") if open_folder(path)]
+    recordings = [path for path in folder.glob("*.vram") if open_folder(path)]
+    found = [path for path in recordings if origin_of(path) == "oom"]
     found += [path for pattern in ("*.pickle", "*.pkl") for path in folder.glob(pattern)]
+    found = found or recordings
     if not found:
         raise RecordingError("no .vram folder and no snapshot pickle here: name a recording, a snapshot or a log")
     return max(found, key=lambda path: path.stat().st_mtime_ns)

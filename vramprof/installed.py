@@ -132,6 +132,8 @@ class Installed:
         from vramprof.recording import Recorder
         from vramprof.sources.allocator_history import AllocatorHistory
         from vramprof.sources.oom_evidence import take_evidence
+        from vramprof.sources.oom_signals import kept_from_the_program
+        from vramprof.sources.present_names import name_what_is_alive
         from vramprof.sources.sampler import memory_samples
 
         def take(failure: Failure) -> Recording:
@@ -141,6 +143,8 @@ class Installed:
             for table, rows in (("samples", self._samples), ("gaps", self._gaps)):
                 for row in list(rows):
                     recorder.add(table, *row)
+            with kept_from_the_program():
+                name_what_is_alive(recorder)
             return take_evidence(recorder, failure, history=history)
 
         stack = ExitStack()

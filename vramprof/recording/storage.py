@@ -104,6 +104,14 @@ def open_folder(folder: Path) -> bool:
     return folder.is_dir() and (folder / _METADATA).is_file()
 
 
+def origin_of(folder: Path) -> str:
+    """The origin of a recording, without reading it; "" where that cannot be told."""
+    try:
+        return str(json.loads((folder / _METADATA).read_text(encoding="utf-8")).get("origin", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def load_folder(folder: Path) -> Recording:
     """Read a `.vram` folder, finished or left by a killed run.
 

@@ -25,14 +25,17 @@ _MOST_TRIED = 16
 
 
 class NameLog:
-    """Names given to addresses at moments; they become rows of the table "tensors"."""
+    """Names given to addresses at moments; they become rows of the table "tensors".
 
-    def __init__(self, recorder: Recorder) -> None:
+    Without `marks` torch's history is left alone, and moments have a time only.
+    """
+
+    def __init__(self, recorder: Recorder, *, marks: bool = True) -> None:
         import torch
 
         self._moments = itertools.count()
         self._rows = PackedRows(recorder, "tensors", _COLUMNS, texts=("category", "name"))
-        self._annotate = getattr(torch._C, "_cuda_annotateMemory", None)
+        self._annotate = getattr(torch._C, "_cuda_annotateMemory", None) if marks else None
 
     def give(self, category: str, named: Iterable[tuple[str, int, int, int]]) -> None:
         """Name storages now: (name, device, any address inside, bytes) each. One moment for all of them."""
