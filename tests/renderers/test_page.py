@@ -261,6 +261,31 @@ def test_two_recordings_side_by_side(browser: Any, tmp_path: Path) -> None:
     wait(lambda: "20.0 MiB" in find(browser, "#moment h2").text)
 
 
+def test_two_recordings_on_one_axis_of_steps(browser: Any, tmp_path: Path) -> None:
+    """The same step lies at the same place, however many events come before it; the difference is told there."""
+    from selenium.webdriver.common.keys import Keys
+
+    before, after = Report(training(steps=3)), Report(training(steps=5, activation_mib=12))
+    visit(browser, before.compare(after, labels=("short", "long")).save(tmp_path / "both.html"))
+    places = browser.execute_script(
+        "const pair = data.recordings.map(recording => ({recording, told: recording.devices[0]}));"
+        "const slots = slotsOf(pair), begins = ({told}) => told.overview.steps.map(step => step[1]);"
+        "return [slots, ...pair.map(one => begins(one).map(acrossOf(one.told.overview, slots)))]"
+    )
+    assert places[0] == ["before", 0, 1, 2, 3, 4, "after"]
+    assert places[1] == pytest.approx([1 / 7, 2 / 7, 3 / 7])
+    assert places[2] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7])
+    box = find(browser, "#aligned-0")
+    canvas = box.find_element("css selector", "canvas")
+    width = canvas.size["width"]
+    act(browser).move_to_element_with_offset(canvas, round(width * (1.4 / 7 - 0.5)), 5).perform()
+    rows = wait(lambda: {row.text.split()[0]: row.text for row in box.find_elements("css selector", "tbody tr")})
+    assert "step 0" in box.text
+    assert "+4.00 MiB" in rows["allocated"]
+    box.send_keys(*[Keys.ARROW_RIGHT] * 30)
+    wait(lambda: "step 1" in box.text)
+
+
 def test_ranks_and_the_odd_one_out(browser: Any, tmp_path: Path) -> None:
     ranks = {f"rank{rank}": Report(training(activation_mib=12 if rank == 5 else 8, rank=rank)) for rank in range(8)}
     visit(browser, Reports(ranks, kind="ranks").save(tmp_path / "ranks.html"))

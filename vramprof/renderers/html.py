@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vramprof.findings import DeviceFacts, Facts, Finding
 from vramprof.renderers.json import as_dict
-from vramprof.renderers.page_data import pack_device
+from vramprof.renderers.page_data import moments_at, pack_device
 from vramprof.renderers.palette import COLORS
 from vramprof.renderers.series import make_series
 
 _MOST_POINTS = 2000
 _SCRIPTS = (
     "format", "data", "groups", "axis", "raster", "state", "timeline", "blocks", "moment", "flame", "table",
-    "segments", "several", "main",
+    "segments", "several", "aligned", "main",
 )  # fmt: skip
 
 
@@ -81,6 +83,14 @@ def _overview(device: DeviceFacts) -> dict[str, Any]:
     series = make_series(device, _MOST_POINTS)
     return {
         "moment": series.event.tolist(),
+        "steps": _step_moments(device),
         "reserved": series.reserved_bytes.tolist(),
         "by_category": {name: values.tolist() for name, values in series.by_category.items()},
     }
+
+
+def _step_moments(device: DeviceFacts) -> list[tuple[int, int, int]]:
+    """Each step's number, and the moments at which it begins and ends."""
+    ends = np.array([(step.begin_ns, step.end_ns) for step in device.steps], dtype=np.int64).reshape(-1, 2)
+    moments = moments_at(device, ends.ravel()).reshape(-1, 2).tolist()
+    return [(step.index, begin, end) for step, (begin, end) in zip(device.steps, moments, strict=True)]

@@ -105,7 +105,7 @@ def _segments(recording: Recording, device: int, columns: Columns) -> None:
     columns["segment_mapped"] = segments.mapped.astype(np.int64)
 
 
-def _moments(device: DeviceFacts, times_ns: IntArray) -> IntArray:
+def moments_at(device: DeviceFacts, times_ns: IntArray) -> IntArray:
     """How many events had been applied at these times."""
     clock = np.maximum.accumulate(device.timeline.time_ns[1:])
     return np.searchsorted(clock, times_ns, side="right").astype(np.int64)
@@ -115,7 +115,7 @@ def _samples(recording: Recording, device: DeviceFacts, columns: Columns) -> Non
     samples = recording.samples[recording.samples["device"] == device.index].sort_values("time_ns", kind="stable")
     samples = samples[samples["process_bytes"] >= 0]
     samples = samples.iloc[:: max(-(-len(samples) // _MOST_SAMPLES), 1)]
-    columns["sample_moment"] = _moments(device, samples["time_ns"].to_numpy(dtype=np.int64))
+    columns["sample_moment"] = moments_at(device, samples["time_ns"].to_numpy(dtype=np.int64))
     columns["sample_process"] = samples["process_bytes"].to_numpy(dtype=np.int64)
 
 
@@ -130,7 +130,7 @@ def _marks(recording: Recording, device: int, columns: Columns) -> None:
 def _spans(recording: Recording, device: DeviceFacts, columns: Columns) -> list[str]:
     spans = of_kind(recording.spans, *_SPANS)
     columns["span_kind"] = np.array([_SPANS.index(kind) for kind in spans["kind"]], dtype=np.int64)
-    columns["span_begin"] = _moments(device, spans["begin_ns"].to_numpy(dtype=np.int64))
-    columns["span_end"] = _moments(device, spans["end_ns"].to_numpy(dtype=np.int64))
+    columns["span_begin"] = moments_at(device, spans["begin_ns"].to_numpy(dtype=np.int64))
+    columns["span_end"] = moments_at(device, spans["end_ns"].to_numpy(dtype=np.int64))
     columns["span_step"] = spans["step"].to_numpy(dtype=np.int64)
     return list(_SPANS)

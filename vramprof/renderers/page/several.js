@@ -20,7 +20,7 @@ function showSeveral(box) {
     canvas.redraw = () => drawOverview(canvas, subject, {top});
   });
   for (const canvas of grid.querySelectorAll("canvas")) canvas.redraw(); // now that each has its width
-  if (isPair) showDifference(box);
+  if (isPair) { showDifference(box); showAligned(box); }
 }
 
 function subjectName({recording, told}) {
@@ -42,20 +42,27 @@ function showDifference(box) {
     const other = after.devices.find(one => one.index === told.index);
     if (!other) continue;
     make("h3", `GPU ${told.index}: difference at the peak, by category`, box);
-    const table = make("table", null, make("div.scroll", null, box), {id: `difference-${told.index}`}), head = make("tr", null, make("thead", null, table));
-    for (const [at, text] of ["category", before.label, after.label, "difference", ""].entries()) make(at ? "th.n" : "th", text, head);
-    const body = make("tbody", null, table);
-    const row = (name, a, b) => {
-      const line = make("tr", null, body), cell = make("td", null, line);
-      if (data.colors[name]) keyed(name, data.colors[name], cell); else make("b", name, cell);
-      for (const size of [a, b]) make("td.n", bytes(size), line, {title: `${grouped(size)} bytes`});
-      make("td.n", (b > a ? "+" : "") + bytes(b - a), line, {title: `${grouped(b - a)} bytes`});
-      make("td.n", a ? `${b >= a ? "+" : ""}${(100 * (b - a) / a).toFixed(1)} %` : "", line);
-    };
-    for (const name of Object.keys(told.peak.by_category)) {
-      if (told.peak.by_category[name] || other.peak.by_category[name]) row(name, told.peak.by_category[name], other.peak.by_category[name]);
-    }
-    row("allocated", told.peak.allocated_bytes, other.peak.allocated_bytes);
-    row("reserved", told.peak_reserved_bytes, other.peak_reserved_bytes);
+    const rows = Object.keys(told.peak.by_category).map(name => [name, told.peak.by_category[name], other.peak.by_category[name]]);
+    differenceTable(box, "category", [
+      ...rows.filter(([, a, b]) => a || b),
+      ["allocated", told.peak.allocated_bytes, other.peak.allocated_bytes],
+      ["reserved", told.peak_reserved_bytes, other.peak_reserved_bytes],
+    ]).id = `difference-${told.index}`;
   }
+}
+
+// Rows of [name, bytes before, bytes after].
+function differenceTable(box, title, rows) {
+  const table = make("table", null, make("div.scroll", null, box)), head = make("tr", null, make("thead", null, table));
+  const labels = data.recordings.map(recording => recording.label);
+  for (const [at, text] of [title, ...labels, "difference", ""].entries()) make(at ? "th.n" : "th", text, head);
+  const body = make("tbody", null, table);
+  for (const [name, a, b] of rows) {
+    const line = make("tr", null, body), cell = make("td", null, line);
+    if (data.colors[name]) keyed(name, data.colors[name], cell); else make("b", name, cell);
+    for (const size of [a, b]) make("td.n", bytes(size), line, {title: `${grouped(size)} bytes`});
+    make("td.n", (b > a ? "+" : "") + bytes(b - a), line, {title: `${grouped(b - a)} bytes`});
+    make("td.n", a ? `${b >= a ? "+" : ""}${(100 * (b - a) / a).toFixed(1)} %` : "", line);
+  }
+  return table;
 }

@@ -4,12 +4,13 @@ const PHASES = {forward: "#3a9d5d", recompute: "#8cc63f", backward: "#d98a1f", o
 const LANE = 13;
 
 // The first picture, and the small ones: from the overview that was computed when the page was written.
-function drawOverview(canvas, {told, recording}, {top = 0, label = true} = {}) {
+function drawOverview(canvas, {told, recording}, {top = 0, label = true, across = null} = {}) {
   const raster = newRaster(canvas), {moment, reserved, by_category: parts} = told.overview;
   const names = Object.keys(parts), last = moment[moment.length - 1] + 1, highest = top || Math.max(1, ...reserved) * 1.06;
   const best = new Int32Array(raster.width).fill(-1), total = i => names.reduce((sum, name) => sum + parts[name][i], 0);
+  const place = across || (at => at / last);
   moment.forEach((at, i) => {
-    const x = Math.min(raster.width - 1, Math.floor(at / last * raster.width));
+    const x = Math.min(raster.width - 1, Math.floor(place(at) * raster.width));
     if (best[x] < 0 || total(i) > total(best[x])) best[x] = i;
   });
   const colors = names.map(name => pixelColor(data.colors[name]));
@@ -25,7 +26,7 @@ function drawOverview(canvas, {told, recording}, {top = 0, label = true} = {}) {
   }
   showRaster(raster);
   const width = canvas.clientWidth, height = canvas.clientHeight, ink = css("--ink"), {paint} = raster;
-  stepLine(paint, moment.map(at => at / last * width), reserved.map(size => height * (1 - size / highest)), width, ink);
+  stepLine(paint, moment.map(at => place(at) * width), reserved.map(size => height * (1 - size / highest)), width, ink);
   if (label) sayEmulated(paint, recording, width, ink);
 }
 
