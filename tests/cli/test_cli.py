@@ -10,6 +10,7 @@ from programs import run_program
 from snapshots import one_step, write
 from vramprof.api import Report
 from vramprof.cli import COMMANDS, main
+from vramprof.recording import Recorder
 from vramprof.renderers.forms import FORMS
 
 
@@ -94,3 +95,16 @@ def test_doctor_says_what_works() -> None:
     assert result.returncode == 0, result.stderr
     for what in ("torch", "CUDA device", "NVML", "emulated device"):
         assert f" {what}: " in result.stdout
+
+
+def test_a_killed_run_tells_what_its_samples_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(origin="live", emulated=False, folder=tmp_path / "killed.vram")
+    for held in (1, 3, 2):
+        recorder.add("samples", held, 0, "memory_stats", held * 2**30, 0, 0, 4 * 2**30, -1, -1)
+    recorder.flush()  # and nothing after it
+    assert main(["report", str(tmp_path / "killed.vram")]) == 0
+    output = capsys.readouterr().out
+    assert "the run was killed" in output
+    assert "GPU 0" in output
+    assert "3.00 GiB  4.00 GiB" in output
+    recorder.close()

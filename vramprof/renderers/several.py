@@ -79,11 +79,14 @@ def render_ranks(facts: Mapping[str, Facts]) -> str:
     """Every device of every recording, one a line."""
     devices = [(label, device) for label, one in facts.items() for device in one.devices]
     odd = odd_ones([device.peak.allocated_bytes for _, device in devices])
-    rows = [("recording", "GPU", "peak", "reserved", "")]
+    rows = [("recording", "GPU", "peak", "reserved", "of", "most of the peak", "")]
     for number, (label, device) in enumerate(devices):
         reserved = format_bytes(int(device.timeline.reserved_bytes.max()))
         mark = "odd one out" if number in odd else ""
-        rows.append((label, str(device.index), format_bytes(device.peak.allocated_bytes), reserved, mark))
+        total = format_bytes(device.total_bytes) if device.total_bytes else "?"
+        name, size = max(device.peak.by_category.items(), key=lambda item: item[1])
+        most = f"{name} {format_bytes(size)}"
+        rows.append((label, str(device.index), format_bytes(device.peak.allocated_bytes), reserved, total, most, mark))
     return "\n".join([*_notices(facts), *_aligned(rows)]) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -50,11 +51,22 @@ def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool
     for reason in facts.recording.gaps["reason"].tolist():
         yield Text(f"gap: {reason}", style="yellow")
     if not facts.devices:
-        yield Text("no GPU memory was recorded")
+        yield _samples(facts.recording.samples)
     for device in facts.devices:
         yield _device(device, skyline_width=width - 2 if color else 0)
     for finding in findings:
         yield _finding(finding)
+
+
+def _samples(samples: pd.DataFrame) -> RenderableType:
+    """All that is left of a run that was killed: what its samples saw, which may have missed the highest moments."""
+    if samples.empty:
+        return Text("no GPU memory was recorded")
+    table = table_of("the most that samples saw", "allocated", "reserved", "samples")
+    for device, rows in samples.groupby("device"):
+        most = (format_bytes(int(rows[name].max())) for name in ("allocated_bytes", "reserved_bytes"))
+        table.add_row(Text(f"GPU {device}"), *most, f"{len(rows):,}")
+    return table
 
 
 def _moment(phase: str, module: str) -> str:
