@@ -55,6 +55,11 @@ class Allocations:
         """Which allocations hold their bytes right after event `row`."""
         return (self.alloc_row <= row) & (self.free_row > row)
 
+    def newest(self, row: int) -> int | None:
+        """The allocation made last up to event `row`; None where there is none in the window."""
+        made = np.where(self.alloc_row <= row, self.alloc_row, BEFORE)
+        return int(np.argmax(made)) if len(made) and made.max() != BEFORE else None
+
 
 def rounded_bytes(requested_bytes: int, divisions: Mapping[int, int]) -> int:
     """The block size for a request before any unsplit remainder, in bytes.

@@ -1,4 +1,4 @@
-"""Turns a peak into what lay idle there: alive, and of no use to the work in hand. Facts; findings judge them."""
+"""Turns a moment into what lay idle then: alive, and of no use to the work in hand. Facts; findings judge them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 from vramprof.analyses.allocations import BEFORE, Allocations, IntArray
 from vramprof.analyses.attribution import CATEGORIES, LOSS, Attribution
 from vramprof.analyses.contexts import BACKWARD, OPTIMIZER, OUTSIDE
-from vramprof.analyses.peak import Peak, StackBytes, bytes_by_stack
+from vramprof.analyses.peak import StackBytes, bytes_by_stack
 from vramprof.recording import Recording
 
 
 @dataclass(frozen=True)
 class IdleBytes:
-    """Bytes at the peak, by the stacks that allocated them, the largest first."""
+    """Bytes, by the stacks that allocated them, the largest first."""
 
     bytes: int
     stacks: tuple[StackBytes, ...]
@@ -24,7 +24,7 @@ class IdleBytes:
 
 @dataclass(frozen=True)
 class Idle:
-    """What lay idle at the peak, or was in flight there where a change of the program would avoid it.
+    """What lay idle, or was in flight where a change of the program would avoid it.
 
     `outputs`: results of a forward that autograd did not save, alive inside a backward. `gradients`: alive while a
     forward or its loss was computed. `optimizer_copies`: temporaries inside an optimizer's step. `loss`: what the loss
@@ -37,9 +37,8 @@ class Idle:
     loss: IdleBytes
 
 
-def find_idle(recording: Recording, allocations: Allocations, attribution: Attribution, peak: Peak) -> Idle:
-    """What lay idle at one device's peak."""
-    row = peak.index - 1
+def find_idle(recording: Recording, allocations: Allocations, attribution: Attribution, row: int) -> Idle:
+    """What lay idle on one device right after event `row`."""
     alive = allocations.alive(row)
     inside = _phase_at(allocations, attribution, row)
     of = {name: alive & (attribution.category == CATEGORIES.index(name)) for name in CATEGORIES}
@@ -60,9 +59,9 @@ def find_idle(recording: Recording, allocations: Allocations, attribution: Attri
 
 
 def _phase_at(allocations: Allocations, attribution: Attribution, row: int) -> int:
-    """The phase of the allocation that made the peak."""
-    found = np.flatnonzero(allocations.alloc_row == row)
-    return int(attribution.phase[found[0]]) if row >= 0 and len(found) else OUTSIDE
+    """The phase of the newest allocation: at a peak, of the one that made it."""
+    newest = allocations.newest(row)
+    return OUTSIDE if newest is None else int(attribution.phase[newest])
 
 
 def _of_this_backward(allocations: Allocations, attribution: Attribution, row: int) -> npt.NDArray[np.bool_]:

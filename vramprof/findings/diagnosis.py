@@ -7,10 +7,13 @@ from io import BytesIO
 
 from vramprof.analyses.causes import Cause, CauseKind, OomFigures, figures_of, rank_causes, text_causes
 from vramprof.analyses.frames import users_first
+from vramprof.analyses.held import find_held
+from vramprof.analyses.idle import find_idle
 from vramprof.analyses.oom_state import OomState
 from vramprof.emulator.tape import Outcome, Setting
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Finding
+from vramprof.findings.levers import Case, Lever, find_levers
 from vramprof.recording import Frame
 from vramprof.sources.oom_text import OomText, find_ooms
 
@@ -36,15 +39,6 @@ class Trial:
     risk: int
     outcome: Outcome
     saved_bytes: int
-
-
-@dataclass(frozen=True)
-class Lever:
-    """A change to the program, with the bytes it saves at the peak and how they were computed."""
-
-    action: str
-    saving_bytes: int
-    how: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +124,14 @@ def device_case(facts: Facts, device: DeviceFacts, findings: tuple[Finding, ...]
     leaks = tuple(one for one in findings if one.code.startswith("VP2") and one.device == device.index)
     title = f"GPU {device.index} {device.name}".strip()
     blind = _SNAPSHOT_BLIND if facts.recording.origin == "snapshot" and not device.total_bytes else ""
-    levers = _levers(device)
+    levers = _levers(facts, device)
     if state is None:
         return OomCase(
-            title=f"{title}: no out-of-memory event is recorded", device=device.index, blind=blind, leaks=leaks
+            title=f"{title}: no out-of-memory event is recorded",
+            device=device.index,
+            blind=blind,
+            leaks=leaks,
+            levers=levers,
         )
     return OomCase(
         title=title, device=device.index, causes=_largest_request(rank_causes(state.figures), state, device),
@@ -153,27 +151,23 @@ def _largest_request(causes: tuple[Cause, ...], state: OomState, device: DeviceF
     return (Cause(CauseKind.ABSURD_REQUEST, state.requested_bytes, sentence, certain=False), *causes)
 
 
-def _levers(device: DeviceFacts) -> tuple[Lever, ...]:
-    """What changes to the program save, from the categories at the peak; none where they are not known."""
-    held = device.peak.by_category
-    total = max(device.peak.allocated_bytes, 1)
-    if held.get("unattributed", 0) > total // 2:
-        return ()
-    activations = held.get("activations", 0) + held.get("outputs", 0)  # "outputs" where backward was not reached
-    optimizer = held.get("optimizer", 0)
-    levers = [
-        Lever(
-            "halve the batch (and accumulate gradients)",
-            activations // 2,
-            "half of the activations at the peak, if linear",
-        ),
-        Lever("checkpoint activations", activations, "at most: all activations at the peak, less one block recomputed"),
-        Lever(
-            "8-bit optimizer states", 3 * optimizer // 4, "a quarter of the optimizer's bytes is left, if they are fp32"
-        ),
-        Lever("offload the optimizer's states", optimizer, "all of the optimizer's bytes at the peak"),
-    ]
-    return tuple(sorted((one for one in levers if one.saving_bytes > total // 50), key=lambda one: -one.saving_bytes))
+def _levers(facts: Facts, device: DeviceFacts) -> tuple[Lever, ...]:
+    """What changes to the program would save when memory ran out; where it did not, at the peak."""
+    allocations, attribution, moment = device.allocations, device.attribution, device.fragmentation
+    row = device.peak.index - 1 if device.oom is None else moment.row
+    metadata = facts.recording.metadata
+    idle = find_idle(facts.recording, allocations, attribution, row)
+    return find_levers(
+        Case(
+            held=find_held(allocations, attribution, row, moment.request, moment.frames),
+            figures=None if device.oom is None else device.oom.figures,
+            command=[str(word) for word in metadata.get("command") or ()],
+            kept_outputs_bytes=idle.outputs.bytes,
+            old_gradients_bytes=idle.gradients.bytes,
+            optimizer_copies_bytes=idle.optimizer_copies.bytes,
+            world_size=int(metadata.get("world_size") or 1),
+        )
+    )
 
 
 def with_trials(case: OomCase, trials: tuple[Trial, ...], *, exact: bool | None) -> OomCase:

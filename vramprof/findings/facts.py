@@ -75,7 +75,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         attribution=attribution,
         timeline=timeline,
         peak=peak,
-        idle=find_idle(recording, allocations, attribution, peak),
+        idle=find_idle(recording, allocations, attribution, peak.index - 1),
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
         leaks=leaks,
