@@ -68,7 +68,7 @@ def test_a_log_on_the_terminal_and_as_json(tmp_path: Path, capsys: pytest.Captur
     output = capsys.readouterr().out
     assert "OUT OF MEMORY GPU 0, line 2" in output
     assert "fragmentation" in output
-    assert "try, unproven" in output
+    assert "not proven" in output
     assert max(map(len, output.splitlines())) <= 80
     assert main(["diagnose", str(path), "--json"]) == 1
     (case,) = json.loads(capsys.readouterr().out)["cases"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -14,6 +16,7 @@ from vramprof.recording import Recording, open_folder
 from vramprof.recording.scrub import scrub
 from vramprof.recording.storage import origin_of, save_folder
 from vramprof.renderers.diagnosis import as_dict, render_diagnosis
+from vramprof.reruns import find_program, try_changes
 from vramprof.sources.files import load_file
 from vramprof.sources.kineto import looks_like_json
 from vramprof.sources.oom_text import find_ooms
@@ -37,33 +40,68 @@ class Answer(Diagnosis):
         return self.text()
 
 
-def diagnose(source: Recording | str | Path | None = None, *, what_if: bool = False) -> Answer:
+def diagnose(
+    source: Recording | str | Path | None = None,
+    *,
+    what_if: bool = False,
+    changes: Sequence[str] | None = None,
+    command: Sequence[str] = (),
+    gpu: str = "",
+    timeout_s: float = 300,
+) -> Answer:
     """Why memory ran out: from a recording, a torch snapshot, a profiler's trace, or a log with the error's text.
 
     Args:
         source: a path, "-" for standard input, a Recording, or None: the newest recording or snapshot in this folder.
         what_if: replay the recording under other allocator settings (on an emulated device; needs torch, no GPU).
+        changes: dry-run the program with these changes, as in ["batch=8", "gpu=l40s"]; [] takes those proposed.
+        command: the program and its arguments, where the recording does not tell them.
+        gpu: the card of the dry runs, where the recording does not tell it.
+        timeout_s: after so many seconds a dry run is given up.
 
     Raises:
-        RecordingError: there is no such file, or nothing in it can be read.
+        RecordingError: there is no such file, or nothing in it can be read, or a change is not understood.
     """
+    if changes is None:
+        return _diagnose(source, what_if=what_if)[0]
+    answer, recording = _diagnose(source, what_if=True)
+    try:
+        program = find_program(recording, command=command, gpu=gpu)
+    except RecordingError as error:
+        if command or gpu:
+            raise
+        return replace(answer, cases=tuple(replace(case, not_rerun=str(error)) for case in answer.cases))
+    first = try_changes(answer.cases[0], program, changes, timeout_s=timeout_s)
+    return replace(answer, cases=(first, *answer.cases[1:]))
+
+
+def _diagnose(source: Recording | str | Path | None, *, what_if: bool) -> tuple[Answer, Recording | None]:
+    """The answer, and the recording that it was found in; None for a log."""
     if isinstance(source, Recording):
-        return diagnose_recording(source, what_if=what_if)
+        return diagnose_recording(source, what_if=what_if), source
     if source == "-":
-        return diagnose_log(sys.stdin.buffer, "standard input")
+        return diagnose_log(sys.stdin.buffer, "standard input"), None
     path = newest_dump() if source is None else Path(source)
     if not path.exists():
         raise RecordingError(f"{path}: no such file or folder")
+    recording = _load(path)
+    if recording is not None:
+        return diagnose_recording(recording, source=str(path), what_if=what_if), recording
+    with _open(path) as stream:
+        return diagnose_log(stream, str(path)), None
+
+
+def _load(path: Path) -> Recording | None:
+    """The recording, snapshot or trace at this path; None where it is text."""
     if path.is_dir() or _is_pickle(path):
-        return diagnose_recording(load_file(path), source=str(path), what_if=what_if)
+        return load_file(path)
     if path.suffix != ".ipynb" and looks_like_json(path):
         try:
-            return diagnose_recording(load_file(path), source=str(path), what_if=what_if)
+            return load_file(path)
         except RecordingError:
             if path.suffix == ".json":
                 raise
-    with _open(path) as stream:
-        return diagnose_log(stream, str(path))
+    return None
 
 
 def write_scrubbed(source: str | None, out: Path) -> None:

@@ -21,6 +21,10 @@ from vramprof.units import format_bytes
 
 _EXPORT = "export PYTORCH_CUDA_ALLOC_CONF="
 _ENDLESS_BYTES = 1 << 40
+_LATE = (
+    "the history began after blocks were alive: they are put back in place, but for a change to expandable_segments they"
+    " are packed afresh, so that trial is less exact"
+)
 
 
 def try_settings(case: OomCase, recording: Recording, device: DeviceFacts) -> OomCase:
@@ -42,6 +46,7 @@ def try_settings(case: OomCase, recording: Recording, device: DeviceFacts) -> Oo
         if not outcome.error
     ]
     trials = [_named_card(trial, tape) if trial.risk == HARDWARE_RISK else trial for trial in trials]
+    case = replace(case, replay_note=_LATE) if tape.first else case
     return with_trials(case, (Trial(Setting("as it was"), "", -1, own, 0), *trials), exact=exact)
 
 

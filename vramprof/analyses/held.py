@@ -1,9 +1,9 @@
 """Turns one moment into what was held then, by what would change it: the batch, the layers, the loss, the optimizer.
 
-What scales with the batch is told by kind: inputs, activations, outputs, caches, the loss and the temporaries of forward
-and backward do; weights, buffers, gradients, optimizer states and workspaces do not, nor does an allocation of the size
-of a weight (or of its copy in half of its precision) in that weight's own module. Of the program's own tensors and of
-what is unattributed nothing is known.
+What scales with the batch is told by kind: inputs, activations, outputs, caches, the loss and the temporaries of
+forward and backward do; weights, buffers, gradients, optimizer states and workspaces do not, nor does an allocation of
+the size of a weight (or of its copy in half of its precision) in that weight's own module. Of the program's own tensors
+and of what is unattributed nothing is known.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         module.add_arguments(command)
         command.set_defaults(execute=module.execute)
-    arguments = parser.parse_args(argv)
+    arguments = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     try:
         return int(arguments.execute(arguments))
     except VramprofError as error:
@@ -34,3 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The arguments; of `diagnose`, what stands behind -- is a program's and goes to `after_dashes` as it is."""
+    after: list[str] = []
+    if words[:1] == ["diagnose"] and "--" in words:
+        dashes = words.index("--")
+        words, after = words[:dashes], words[dashes + 1 :]
+    return parser.parse_args(words, argparse.Namespace(after_dashes=after))

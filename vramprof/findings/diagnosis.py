@@ -41,6 +41,23 @@ class Trial:
     saved_bytes: int
 
 
+@dataclass(frozen=True)
+class Rerun:
+    """A dry run of the whole program with one change, on an emulated device; `line` is the change.
+
+    `margin_bytes` is what the device had left at the peak; None where memory ran out again. `error` is why the run
+    told nothing, and empty if it did.
+    """
+
+    name: str
+    line: str
+    gpu: str
+    fits: bool = False
+    peak_reserved_bytes: int = 0
+    margin_bytes: int | None = None
+    error: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class OomCase:
     """One out-of-memory error, or, without causes, a device of a recording in which none is recorded.
@@ -61,11 +78,20 @@ class OomCase:
     trials: tuple[Trial, ...] = ()
     exact_replay: bool | None = None
     not_tried: str = ""
+    reruns: tuple[Rerun, ...] = ()
+    not_rerun: str = ""
+    replay_note: str = ""
 
     @property
     def cure(self) -> Trial | None:
         """The safest setting under which the failing request fitted, hardware aside."""
         return next((trial for trial in self.trials if trial.outcome.fits and trial.risk < HARDWARE_RISK), None)
+
+    @property
+    def saved(self) -> bool:
+        """Whether a replay or a dry run showed a way out on the same card."""
+        gpu = self.reruns[0].gpu if self.reruns else ""
+        return self.cure is not None or any(run.fits and run.gpu == gpu for run in self.reruns[1:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ def dry_run(
     gpu: str,
     out: Path | None = None,
     timeout_s: float | None = None,
+    is_module: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Recording:
     """Run a program on an emulated device in a child process, and give what it recorded there.
 
     A function is found again by its name in the child, so it must be at the top level of a module or script; its
-    arguments are pickled. A script's arguments are strings. What the program prints is dropped.
+    arguments are pickled. A script's arguments are strings. What the program prints is dropped. With `is_module` the
+    program is the name of a module, as for `python -m`; `environment` is set in the child on top of this process's own.
 
     An out-of-memory error is a result: the recording's origin is then "oom", and "predicted" otherwise.
 
@@ -47,21 +50,21 @@ def dry_run(
     find_device(gpu)
     with tempfile.TemporaryDirectory(prefix="vramprof-") as scratch:
         folder = out or Path(scratch) / "dry-run.vram"
-        target = _target(program, arguments, Path(scratch))
+        target = ["-m"] * is_module + _target(program, arguments, Path(scratch))
         command = [sys.executable, "-c", _START, "run", "--no-oom-dump", "--emulate", gpu, "-o", str(folder), *target]
-        code, last_line = _run(command, _name(program), timeout_s)
+        code, last_line = _run(command, _name(program), timeout_s, environment or {})
         recording = load_folder(folder) if open_folder(folder) and code != _REFUSED else None
     if recording is not None and (code == 0 or recording.origin == "oom"):
         return recording
     raise DryRunError(f"the dry run of {_name(program)} failed: {last_line or f'exit code {code}'}")
 
 
-def _run(command: list[str], name: str, timeout_s: float | None) -> tuple[int, str]:
+def _run(command: list[str], name: str, timeout_s: float | None, environment: Mapping[str, str]) -> tuple[int, str]:
     """Its exit code and the last line of what it said on stderr."""
     try:
         child = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-            timeout=timeout_s, env={**os.environ, "PYTHONPATH": _python_path()},
+            timeout=timeout_s, env={**os.environ, "PYTHONPATH": _python_path(), **environment},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise DryRunError(f"the dry run of {name} took longer than {timeout_s:g} s") from None

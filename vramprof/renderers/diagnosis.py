@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from vramprof.analyses.causes import Cause, CauseKind, OomFigures
+from vramprof.analyses.causes import Cause, OomFigures
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.oom_state import OomState
 from vramprof.findings.diagnosis import HARDWARE_RISK, Diagnosis, OomCase, Trial
+from vramprof.findings.remedies import COMPUTED, DRY_RUN, REPLAY, UNPROVEN, Remedy, find_remedies
 from vramprof.renderers.console import place_of, table_of, text_of
 from vramprof.renderers.fragments import free_words, pin_dicts, pin_table, segment_map
 from vramprof.units import format_bytes
 
 _MOST_CASES = 5
 _MOST_TRIALS = 6
+_MOST_REMEDIES = 3
+_PROOFS = {
+    DRY_RUN: "proven by a dry run of the program",
+    REPLAY: "proven by replay of the recorded requests",
+    COMPUTED: "computed for the failing request, not run",
+    UNPROVEN: "not proven",
+}
 _BAR = 60
 _PARTS = (("held by tensors", "red"), ("idle in torch", "yellow"), ("outside torch", "blue"), ("others", "magenta"))
-_ADVICE = {
-    CauseKind.ABSURD_REQUEST: "print the shapes at the line above; chunk the operation",
-    CauseKind.LIMIT: "raise or drop torch.cuda.set_per_process_memory_fraction()",
-    CauseKind.REFUSED: "run `nvidia-smi` and look for limits: WSL, containers, MIG, a memory fraction, `ulimit -v`",
-    CauseKind.FRAGMENTATION: "export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
-    CauseKind.PRIVATE_POOLS: "capture fewer shapes, or share one pool: torch.cuda.graph(..., pool=handle)",
-    CauseKind.OTHER_PROCESSES: "stop the other processes, or choose another GPU with CUDA_VISIBLE_DEVICES",
-    CauseKind.OUTSIDE_TORCH: "fewer NCCL communicators and graphs; CUDA_MODULE_LOADING=LAZY",
-    CauseKind.CAPACITY: "hold less: a smaller batch, checkpointing, a leaner optimizer",
-    CauseKind.HOST_MEMORY: "fewer DataLoader workers, smaller pinned buffers, more host memory",
-    CauseKind.OUTSIDE_ALLOCATOR: "record it: `vramprof run` keeps what torch and the driver held",
-}
 
 
 def render_diagnosis(diagnosis: Diagnosis, *, width: int = 80, color: bool = False) -> str:
@@ -62,11 +58,12 @@ def _case(case: OomCase) -> Iterator[RenderableType]:
         yield from _request(case, case.figures)
     for number, cause in enumerate(case.causes):
         yield _cause(cause, number)
-    if case.state is not None:
-        yield from _state(case.state)
     for leak in case.leaks[:2]:
         yield Text(f"leak: {leak.code} {leak.title}", style="yellow")
-    yield from _fixes(case)
+    yield from _remedies(case)
+    if case.state is not None:
+        yield from _state(case.state)
+    yield from _tried(case)
     if case.blind:
         yield Text(f"blind: {case.blind}", style="dim")
 
@@ -118,34 +115,48 @@ def _state(state: OomState) -> Iterator[RenderableType]:
         yield from segment_map(moment)
 
 
-def _fixes(case: OomCase) -> Iterator[RenderableType]:
+def _remedies(case: OomCase) -> Iterator[RenderableType]:
+    """The best three, each with what it saves and what proves it."""
+    remedies = [remedy for remedy in find_remedies(case) if remedy.fits is not False][:_MOST_REMEDIES]
+    if not remedies and case.causes:
+        yield Text("nothing that was tried or computed makes it fit on this card", style="bold red")
+        return
+    if remedies:
+        yield Text("what to do, the safest first:", style="dim")
+    for number, remedy in enumerate(remedies, 1):
+        yield Text(f" {number}. {remedy.action}", style="bold")
+        yield Padding(Text.assemble(*_proof(remedy)), (0, 0, 0, 4))
+
+
+def _proof(remedy: Remedy) -> Iterator[str | tuple[str, str]]:
+    if remedy.fits:
+        yield "fits", "bold green"
+        yield "" if remedy.margin_bytes is None else f", {format_bytes(remedy.margin_bytes)} left"
+        yield "; "
+    if remedy.saving_bytes is not None and remedy.saving_bytes > 0:
+        yield f"saves {format_bytes(remedy.saving_bytes)}; "
+    how = f": {remedy.how}" if remedy.how and remedy.proof == COMPUTED else ""
+    yield f"{_PROOFS[remedy.proof]}{how}", "dim"
+    if remedy.code:
+        yield f"\n{remedy.code}"
+
+
+def _tried(case: OomCase) -> Iterator[RenderableType]:
     if case.trials:
         yield from _trials(case)
-    elif case.causes:
-        lines = list(dict.fromkeys(_ADVICE[cause.kind] for cause in case.causes))[:3]
-        yield Text("try, unproven:", style="dim")
-        yield Padding(Group(*(Text(line, style="bold") for line in lines)), (0, 0, 0, 2))
     if case.not_tried:
-        yield Text(f"no what-if: {case.not_tried}", style="yellow")
-    if case.levers and case.causes and case.causes[0].kind is CauseKind.CAPACITY:
-        yield Text("changes to the program, by formula (not run):", style="dim")
-        for lever in case.levers[:3]:
-            yield Text.assemble(
-                f"  {lever.action}: ", (format_bytes(lever.saving_bytes), "bold"), (f" ({lever.how})", "dim")
-            )
+        yield Text(f"no replay: {case.not_tried}", style="yellow")
+    if case.reruns:
+        yield from _reruns(case)
+    if case.not_rerun:
+        yield Text(f"no dry run: {case.not_rerun}", style="yellow")
 
 
 def _trials(case: OomCase) -> Iterator[RenderableType]:
     proof = "gave the recorded segments exactly" if case.exact_replay else "did NOT give the recorded segments exactly"
-    yield Text.assemble(
-        ("what if", "bold"), (f" (replayed through torch's allocator, emulated; as it was, it {proof})", "dim")
-    )
-    if case.cure is not None and case.causes:
-        margin = case.cure.outcome.margin_bytes
-        left = "" if margin is None else f", with {format_bytes(margin)} left"
-        yield Text.assemble(("fits", "bold green"), f"{left}: ", (case.cure.line, "bold"))
-    elif case.causes:
-        yield Text("no allocator setting makes it fit on this card", style="bold red")
+    yield Text(f"replayed through torch's allocator, emulated; as it was, it {proof}", style="dim")
+    if case.cure is None and case.causes:
+        yield Text("no allocator setting makes it fit on this card")
     table = table_of("setting", "fits", "peak reserved", "left", "retries")
     settings = [trial for trial in case.trials if trial.risk != HARDWARE_RISK]
     for trial in settings[:_MOST_TRIALS]:
@@ -154,15 +165,34 @@ def _trials(case: OomCase) -> Iterator[RenderableType]:
     for trial in case.trials:
         if trial.risk == HARDWARE_RISK:
             yield Text(f"a card without limit: {trial.line}", style="dim")
+    if case.replay_note:
+        yield Text(f"note: {case.replay_note}", style="dim")
+
+
+def _reruns(case: OomCase) -> Iterator[RenderableType]:
+    table = table_of(f"dry run of the program on {case.reruns[0].gpu}, emulated", "fits", "peak reserved", "left")
+    for run in case.reruns:
+        name = run.name if run.line.startswith(run.name) or run is case.reruns[0] else f"{run.name}: {run.line}"
+        if run.error:
+            table.add_row(Text(f"{name}: {run.error}"), Text("?", "yellow"), "", "")
+            continue
+        left = "" if run.margin_bytes is None else format_bytes(run.margin_bytes)
+        table.add_row(Text(name), _yes(run.fits), format_bytes(run.peak_reserved_bytes), left)
+    yield table
+    if case.reruns[0].fits:
+        yield Text("the dry run of the program as it was fits: it does not repeat the error", style="yellow")
+
+
+def _yes(fits: bool) -> Text:
+    return Text("yes", "green") if fits else Text("no", "red")
 
 
 def _trial_row(trial: Trial) -> tuple[Text, ...]:
     outcome = trial.outcome
     left = "" if outcome.margin_bytes is None else format_bytes(outcome.margin_bytes)
-    fits = Text("yes", "green") if outcome.fits else Text("no", "red")
     return (
         Text(trial.setting.name),
-        fits,
+        _yes(outcome.fits),
         Text(format_bytes(outcome.peak_reserved_bytes)),
         Text(left),
         Text(str(outcome.retry_count)),
@@ -195,10 +225,14 @@ def _case_dict(case: OomCase) -> dict[str, Any]:
         "free": None if moment is None else {**vars(moment.free), "largest_hole_bytes": moment.largest_hole_bytes},
         "pins": [] if moment is None else pin_dicts(moment),
         "leaks": [{"code": one.code, "title": one.title, "cost_bytes": one.cost_bytes} for one in case.leaks],
-        "levers": [vars(lever) for lever in case.levers],
+        "levers": [{**vars(lever), "fits": lever.fits} for lever in case.levers],
+        "remedies": [vars(remedy) for remedy in find_remedies(case)],
         "exact_replay": case.exact_replay,
         "trials": [_trial_dict(trial) for trial in case.trials],
         "not_tried": case.not_tried,
+        "replay_note": case.replay_note,
+        "dry_runs": [{**vars(run), "basis": "dry run on an emulated device"} for run in case.reruns],
+        "not_rerun": case.not_rerun,
         "blind": case.blind,
     }  # fmt: skip
 
