@@ -22,8 +22,8 @@ from vramprof.units import format_bytes
 _EXPORT = "export PYTORCH_CUDA_ALLOC_CONF="
 _ENDLESS_BYTES = 1 << 40
 _LATE = (
-    "the history began after blocks were alive: they are put back in place, but for a change to expandable_segments they"
-    " are packed afresh, so that trial is less exact"
+    "the history began late, after blocks were alive: they are put back in place, but where expandable_segments is"
+    " turned on they are packed afresh, so that such a trial is less exact"
 )
 
 
@@ -75,7 +75,9 @@ def _plan(tape: Tape, recording: Recording, allocations: Allocations) -> list[tu
         line = f"{_EXPORT}{words}  and  torch.cuda.set_per_process_memory_fraction({share:.3f})"
         plan.append((Setting(words, conf=words, fraction=share), line, 3))
     if tape.available_bytes:
-        plan.append((Setting("a larger card", available_bytes=_ENDLESS_BYTES), "", HARDWARE_RISK))
+        plan.append(
+            (Setting("a larger card", total_bytes=_ENDLESS_BYTES, available_bytes=_ENDLESS_BYTES), "", HARDWARE_RISK)
+        )
     return plan
 
 

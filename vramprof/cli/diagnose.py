@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--try", dest="changes", metavar="CHANGE", nargs="?", const="", action="append",
         help="dry-run the program with changes: what is proposed, or NAME=VALUE of an argument, a variable, gpu",
     )  # fmt: skip
-    parser.add_argument("--emulate", metavar="GPU", default="", help="the card of --try (default: the recording's own)")
-    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="give up a dry run (default: 300)")
+    parser.add_argument("--emulate", metavar="GPU", default="", help="the card of --try, else the recording's own")
+    parser.add_argument(
+        "--timeout", type=float, default=300, metavar="SECONDS", help="give up a dry run (default: 300)"
+    )
     parser.add_argument("--scrub", metavar="OUT.vram", help="write the recording without paths and names, to be shared")
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 

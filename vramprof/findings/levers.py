@@ -33,7 +33,7 @@ class Lever:
     `numerics` is SAME (up to the order of sums), SMALLER or ROUNDED. `margin_bytes` is what would be left after the
     failing request if what lay idle stays as useless as it was, negative where that is too little, and
     `most_margin_bytes` if nothing lies idle; None where the card's figures are unknown. `code` is a line to paste,
-    `modules` the paths of what to checkpoint, `argument` the script's argument to change and what to.
+    `modules` the lists whose modules to checkpoint, `argument` the script's argument to change and what to.
     """
 
     name: str
@@ -104,7 +104,8 @@ def _judged(lever: Lever, case: Case) -> Lever:
     missing = case.missing_bytes
     if missing is None or case.figures is None:
         return lever
-    idle = max(missing - (case.figures.short_bytes or missing), 0)
+    short = case.figures.short_bytes
+    idle = 0 if short is None else max(missing - short, 0)
     margin = lever.saving_bytes - missing
     return replace(lever, margin_bytes=margin, most_margin_bytes=margin + idle)
 
@@ -146,15 +147,16 @@ def _checkpointing(case: Case) -> Iterator[Lever]:
     whole = sum(layer.held_bytes for layer in layers)
     kept = sum(layer.output_bytes for layer in layers)
     again = max(layer.held_bytes for layer in layers)
-    parents = sorted({layer.path.rpartition(".")[0] or "the model" for layer in layers})
+    parents = sorted({layer.path.rpartition(".")[0] for layer in layers})
+    names = ", ".join(f"{parent}.*" if parent else "each layer" for parent in parents)
     how = (
-        f"measured by module: {format_bytes(whole)}, less {format_bytes(kept)} of their outputs"
+        f"measured by module: {format_bytes(whole)} in {len(layers)} layers, less {format_bytes(kept)} of their outputs"
         f" and {format_bytes(again)} for the one recomputed"
     )
     yield Lever(
-        "checkpointing", f"checkpoint the {len(layers)} layers of {', '.join(parents)}", whole - kept - again, how,
+        "checkpointing", f"checkpoint {names}", whole - kept - again, how,
         code="x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)",
-        modules=tuple(layer.path for layer in layers),
+        modules=tuple(parents),
     )  # fmt: skip
 
 
@@ -172,7 +174,7 @@ def _accumulation(case: Case) -> Iterator[Lever]:
     how += f", less {format_bytes(more_gradients)} of gradients that stay" if more_gradients else ""
     yield Lever(
         "accumulation", f"{count} micro-batches, gradients accumulated", savings[count], how,
-        code=f"(loss / {count}).backward()  # step() after each {count}th",
+        code=f"(loss / {count}).backward()  # step() after {count} of them",
     )  # fmt: skip
 
 
@@ -230,7 +232,7 @@ def _optimizer(case: Case) -> Iterator[Lever]:
 
 def find_argument(command: Sequence[str], name: re.Pattern[str]) -> tuple[str, int] | None:
     """The command's argument of such a name and its number: `--batch 8`, `--batch=8` or `batch=8`."""
-    for word, after in zip(command, [*command[1:], ""], strict=True):
+    for word, after in zip(command, (*command, "")[1:], strict=True):
         key, equals, value = word.partition("=")
         value = value if equals else after
         if name.fullmatch(key) and value.isdigit() and int(value) > 0 and (equals or key.startswith("-")):

@@ -47,8 +47,9 @@ def find_remedies(case: OomCase) -> tuple[Remedy, ...]:
     """What to do, that which works before that which may, the safest first."""
     if not case.causes:
         return ()
-    found = [_proven(remedy, case.reruns) for remedy in (*_settings(case), *_for_causes(case), *_changes(case))]
-    known = {remedy.name for remedy in found}
+    found = _best_setting([_proven(remedy, case.reruns) for remedy in _settings(case)])
+    found += [_proven(remedy, case.reruns) for remedy in (*_for_causes(case), *_changes(case))]
+    known = {remedy.name for remedy in found} | {trial.setting.name for trial in case.trials}
     for run in case.reruns[1:]:
         if run.name not in known and not run.error:
             found.append(_proven(Remedy(run.name, run.line, UNPROVEN, _WANTED), (run,)))
@@ -63,12 +64,18 @@ def _settings(case: OomCase) -> Iterator[Remedy]:
             )
 
 
+def _best_setting(settings: list[Remedy]) -> list[Remedy]:
+    """One setting is enough: the safest that a dry run proved, else the safest that none refuted."""
+    fitting = [remedy for remedy in settings if remedy.fits]
+    return sorted(fitting, key=lambda remedy: remedy.proof != DRY_RUN)[:1]
+
+
 def _for_causes(case: OomCase) -> Iterator[Remedy]:
     """What the causes themselves suggest, unless a replay or the levers have said more."""
     for cause in case.causes:
-        more = case.trials if cause.kind is CauseKind.FRAGMENTATION else ()
-        more = case.levers if cause.kind is CauseKind.CAPACITY else more
-        if not more:
+        by_replay = cause.kind is CauseKind.FRAGMENTATION and case.trials
+        by_levers = cause.kind is CauseKind.CAPACITY and case.levers
+        if not by_replay and not by_levers:
             name = _ADVICE[cause.kind].rpartition("=")[2] if cause.kind is CauseKind.FRAGMENTATION else cause.kind.value
             yield Remedy(name, _ADVICE[cause.kind], UNPROVEN, _CAUSE)
 

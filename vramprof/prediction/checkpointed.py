@@ -1,8 +1,8 @@
-"""Runs a script in this process with some of its modules checkpointed: what `vramprof diagnose --try` has its child run.
+"""Runs a script in this process with some of its modules checkpointed, for `vramprof diagnose --try`.
 
-`python -m vramprof.prediction.checkpointed PATHS.json SCRIPT|MODULE ARGS...`: the forward of each module whose path in its
-root is in the list goes through torch.utils.checkpoint while gradients are on. Keys and values are not cached then, as
-Hugging Face's own gradient checkpointing does it. The user's files are not touched.
+`python -m vramprof.prediction.checkpointed PATHS.json SCRIPT|MODULE ARGS...`: the forward of each module that has a
+number in a list of modules, whose path the file has, goes through torch.utils.checkpoint while gradients are on. Keys
+and values are not cached then, as Hugging Face's own gradient checkpointing does it. The user's files are not touched.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class _Wrapper:
         kind = type(module).__name__
         for path, child in module.named_modules():
             self._seen.add(child)
-            if path in self._paths or f"{kind}.{path}" in self._paths:
+            parent, _, number = path.rpartition(".")
+            if number.isdigit() and (parent in self._paths or f"{kind}.{parent}" in self._paths):
                 child.forward = functools.partial(_checkpoint, child.forward)
 
 

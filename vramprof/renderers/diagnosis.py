@@ -24,7 +24,7 @@ _MOST_REMEDIES = 3
 _PROOFS = {
     DRY_RUN: "proven by a dry run of the program",
     REPLAY: "proven by replay of the recorded requests",
-    COMPUTED: "computed for the failing request, not run",
+    COMPUTED: "computed",
     UNPROVEN: "not proven",
 }
 _BAR = 60
@@ -130,7 +130,7 @@ def _remedies(case: OomCase) -> Iterator[RenderableType]:
 
 def _proof(remedy: Remedy) -> Iterator[str | tuple[str, str]]:
     if remedy.fits:
-        yield "fits", "bold green"
+        yield ("fits" if remedy.proof == DRY_RUN else "the failing request fits"), "bold green"
         yield "" if remedy.margin_bytes is None else f", {format_bytes(remedy.margin_bytes)} left"
         yield "; "
     if remedy.saving_bytes is not None and remedy.saving_bytes > 0:
@@ -172,7 +172,7 @@ def _trials(case: OomCase) -> Iterator[RenderableType]:
 def _reruns(case: OomCase) -> Iterator[RenderableType]:
     table = table_of(f"dry run of the program on {case.reruns[0].gpu}, emulated", "fits", "peak reserved", "left")
     for run in case.reruns:
-        name = run.name if run.line.startswith(run.name) or run is case.reruns[0] else f"{run.name}: {run.line}"
+        name = run.name if run is case.reruns[0] or run.line.startswith("export ") else run.line
         if run.error:
             table.add_row(Text(f"{name}: {run.error}"), Text("?", "yellow"), "", "")
             continue
