@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recordings import training
 
 from programs import need_emulator, run_command, run_program
 from vramprof import diagnose, load
 from vramprof.analyses.causes import CauseKind
 from vramprof.diagnosis import newest_dump
+from vramprof.oom_watch import OomWatch
 from vramprof.sources import oom_signals
 
 HEAD = """
@@ -232,9 +234,32 @@ if __name__ == "__main__":
     assert run_command("diagnose", cwd=tmp_path).returncode in (0, 1)
 
 
-def test_without_notes_a_line_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    from vramprof.oom_watch import OomWatch
+def test_what_torch_puts_up_with_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed request without an error: its dump makes room for the next, and goes when the program ends."""
 
+    def names() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    failure = oom_signals.Failure((), "MainThread", device=0, tried_bytes=1 << 30)
+    watch = OomWatch(tmp_path, lambda: "x", lambda failure: training())
+    watch.struck(failure)
+    watch.struck(failure)
+    assert names() == ["x-oom1.vram"]
+    watch.born(RuntimeError("CUDA out of memory"))
+    watch.struck(failure)
+    assert names() == ["x-oom1.vram", "x-oom2.vram"]
+    watch.close()
+    assert names() == ["x-oom1.vram"]
+    assert "x-oom1.vram" in capsys.readouterr().err
+    (tmp_path / "y-oom1.vram").mkdir()
+    (tmp_path / "y-oom1.vram" / "thesis.tex").touch()
+    other = OomWatch(tmp_path, lambda: "y", lambda failure: training())
+    other.struck(failure)
+    assert "is no recording" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "y-oom1.vram").iterdir()] == ["thesis.tex"]
+
+
+def test_without_notes_a_line_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     watch = OomWatch(Path(), lambda: "x", lambda failure: pytest.fail("not asked for"))
     watch._note = "vramprof: capacity"
 

@@ -79,6 +79,7 @@ class Dumps:
         """Nothing more will be written. The newest goes, if no error came of it."""
         if self.newest is not None and self.newest not in self.kept:
             shutil.rmtree(self.newest, ignore_errors=True)
+            self.newest = self.kept[-1] if self.kept else None
 
     @property
     def command(self) -> str:
@@ -148,9 +149,10 @@ def _holder(facts: Facts, device: DeviceFacts, case: OomCase) -> Iterator[str]:
     alive = device.allocations.alive(case.state.moment.row)
     lines: Counter[str] = Counter()
     for one in bytes_by_stack(facts.recording, device.attribution.stack[alive], device.allocations.size_bytes[alive]):
-        lines[place_of(users_frame(one.frames))] += one.bytes
+        if one.frames:  # nothing was traced otherwise
+            lines[place_of(users_frame(one.frames))] += one.bytes
     for place, size_bytes in lines.most_common(1):
-        yield f"held most: {place}, {format_bytes(size_bytes)} of {format_bytes(lines.total())}"
+        yield f"held most: {place}, {format_bytes(size_bytes)} of {format_bytes(case.state.moment.allocated_bytes)}"
 
 
 def _command(path: Path) -> str:

@@ -80,7 +80,10 @@ def _snapshot(recorder: Recorder, history: AllocatorHistory | None) -> dict[str,
             return history.snapshot(recorder)
         recorder.gap(_SOURCE, f"the host has {room} bytes left: torch's history was not taken, only the blocks alive")
     else:
-        recorder.gap(_SOURCE, "allocations were not traced when memory ran out: only the blocks alive are known")
+        recorder.gap(
+            _SOURCE,
+            "allocations were not traced when memory ran out: known are the blocks alive, the segment asked for",
+        )
     return take_state()
 
 
@@ -97,7 +100,8 @@ def _add_event(recorder: Recorder, snapshot: dict[str, Any], failure: Failure) -
     recent = () if text is not None and text.kind in _WITHOUT_EVENT else traces[device][-_RECENT_EVENTS:]
     told = [entry for entry in recent if entry["action"] == "oom"]
     if not told:
-        recorder.gap(_SOURCE, "torch recorded no event of this failure: the size is the segment's, not the block's")
+        if traces[device]:
+            recorder.gap(_SOURCE, "torch recorded no event of this failure: the size is the segment's, not the block's")
         told = [{"action": "oom", "device_free": free_bytes or 0, "size": tried_bytes, "stream": 0,
                  "time_us": time.time_ns() // 1000}]  # fmt: skip
         traces[device] += told
