@@ -270,3 +270,28 @@ print(json.dumps([*steps, monitored.peak.allocated_bytes]))
     assert monitored
     assert min(monitored) >= 8
     assert monitored_peak > 1 << 28
+
+
+def test_modules_that_another_thread_calls_during_a_backward_are_no_recomputation() -> None:
+    found = told_by(
+        """
+import json, threading, torch, vramprof
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+def forward():
+    with torch.no_grad(): other(torch.randn(1024, 256).cuda())
+def in_a_thread(gradient):
+    thread = threading.Thread(target=forward)
+    thread.start()
+    thread.join()
+model, other = nn.Linear(256, 256).cuda(), nn.Sequential(nn.Linear(256, 512), nn.ReLU()).cuda()
+x = torch.randn(1024, 256).cuda().requires_grad_()
+with vramprof.profile() as prof:
+    hidden = checkpoint(model, x, use_reentrant=False)
+    hidden.register_hook(in_a_thread)
+    hidden.sum().backward()
+spans = prof.recording.spans
+print(json.dumps({kind: sorted(set(spans[spans.kind == kind].name)) for kind in ("forward", "recompute")}))
+"""
+    )
+    assert found == {"forward": ["Linear", "Sequential"], "recompute": ["Linear"]}

@@ -88,3 +88,46 @@ print(json.dumps(findings(train)))
 """
     )
     assert told["VP101"] >= 4096 * 32000 * 4
+
+
+def test_attention_that_is_not_fused_and_fp32_activations() -> None:
+    unfused, by_hand, fused = told_by(
+        PROGRAM
+        + """
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+class Attention(nn.Module):
+    def __init__(self, attend):
+        super().__init__()
+        self.qkv, self.attend = nn.Linear(256, 768), attend
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(2, 512, 3, 8, 32).permute(2, 0, 3, 1, 4)
+        return self.attend(q, k, v)
+
+def of_torch(backend):
+    def attend(q, k, v):
+        with sdpa_kernel(backend): return functional.scaled_dot_product_attention(q, k, v)
+    return attend
+
+def by_hand(q, k, v): return torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+
+def train(attend, autocast):
+    model, x = Attention(attend).cuda(), torch.randn(2, 512, 256).cuda()
+    for _ in range(6):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast): loss = model(x).square().mean()
+        loss.backward()
+        model.zero_grad()
+
+print(json.dumps([
+    findings(lambda: train(of_torch(SDPBackend.MATH), False)),
+    findings(lambda: train(by_hand, True)),
+    findings(lambda: train(of_torch(SDPBackend.FLASH_ATTENTION), True)),
+]))
+"""
+    )
+    scores = 2 * 8 * 512 * 512 * 4
+    assert scores <= unfused["VP105"] < 3 * scores
+    assert by_hand["VP105"] >= scores // 2
+    assert unfused["VP106"] >= scores
+    assert "VP105" not in fused
+    assert "VP106" not in fused

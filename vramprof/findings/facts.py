@@ -14,6 +14,7 @@ from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.oom_state import OomState, find_oom
 from vramprof.analyses.peak import Peak, find_peak
+from vramprof.analyses.precision import Saved, find_saved
 from vramprof.analyses.replay_tape import Flushes, find_flushes
 from vramprof.analyses.steps import Step, find_steps
 from vramprof.analyses.timeline import Timeline, make_timeline
@@ -33,6 +34,7 @@ class DeviceFacts:
     timeline: Timeline
     peak: Peak
     idle: Idle
+    saved: Saved
     steps: tuple[Step, ...]
     guesses: tuple[Guess, ...]
     leaks: Leaks
@@ -76,6 +78,7 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         timeline=timeline,
         peak=peak,
         idle=find_idle(recording, allocations, attribution, peak.index - 1),
+        saved=find_saved(recording, allocations, attribution, peak.index - 1),
         steps=find_steps(recording, timeline),
         guesses=find_guesses(recording, index),
         leaks=leaks,

@@ -12,6 +12,8 @@ from vramprof.units import format_bytes
 
 _LEAST_RATIO = 0.02
 _LOSS_RATIO = 0.15
+_PRECISION_RATIO = 0.1
+_MOSTLY_RATIO = 0.8
 _MOST_LINES = 4
 
 
@@ -71,3 +73,31 @@ def optimizer_copies(device: DeviceFacts) -> Iterator[Finding]:
     )
     title = "of temporary copies inside the optimizer's step make the peak"
     return _found(device, "VP104", idle, "alive inside the step", title, fix)
+
+
+@rule("VP105")
+def unfused_attention(device: DeviceFacts) -> Iterator[Finding]:
+    """Attention's scores, one number for each pair of tokens, are kept for backward: a fused kernel keeps none."""
+    scores = device.saved.scores
+    fix = Fix(
+        "use fused attention: a flash or memory-efficient kernel keeps one number a row",
+        code="with sdpa_kernel(SDPBackend.FLASH_ATTENTION): ...  # flash needs bf16 or fp16",
+        saving_bytes=max(scores.bytes - device.saved.flash_bytes, 0),
+    )
+    title = "of attention scores are kept for backward: attention is not fused"
+    return _found(device, "VP105", scores, "scores of all pairs of tokens", title, fix)
+
+
+@rule("VP106")
+def activations_in_fp32(device: DeviceFacts) -> Iterator[Finding]:
+    """Nearly all that autograd saved is fp32: the program computes without autocast and without bf16 weights."""
+    fp32, known_bytes = device.saved.fp32, device.saved.known_bytes
+    if fp32.bytes < _MOSTLY_RATIO * known_bytes:
+        return iter(())
+    fix = Fix(
+        "compute in bf16 where the numerics allow it: most activations take half",
+        code='with torch.autocast("cuda", dtype=torch.bfloat16): loss = criterion(model(x), y)',
+        saving_bytes=fp32.bytes // 2,
+    )
+    title = "of activations are saved in fp32"
+    return _found(device, "VP106", fp32, "saved in fp32", title, fix, _PRECISION_RATIO)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 _MARK = "vramprof"
+_NO_TASK = -1
+"""What torch says of a thread that is not inside a backward pass."""
 _COMPILED = "_orig_mod"
 """What torch.compile's wrapper calls the module inside it."""
 _CACHE_WORDS = ("past_key_values", "past_key_value", "past", "kv_cache", "cache")
@@ -127,6 +129,7 @@ class Program:
         self.steps = Steps(self._step_ends)
         self._watcher = watcher
         self._tensor = torch.Tensor
+        self._graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: 0)
         self._graph_module = torch.fx.GraphModule
         self._self = weakref.ref(self)
         self._local = threading.local()
@@ -171,7 +174,7 @@ class Program:
         except AttributeError:
             depth = 0
         local.depth = depth + 1
-        if not depth and not self._backward and _has_parameters(module):
+        if not depth and not self._is_in_backward() and _has_parameters(module):
             self._step_into(module)
         return depth
 
@@ -189,7 +192,7 @@ class Program:
         return self.spans.begin("module", path)
 
     def _outermost_begins(self, module: torch.nn.Module, path: str | None, args: Any, kwargs: Any) -> str:
-        if self._backward:
+        if self._is_in_backward():
             path = path or type(module).__name__
             self.spans.begin("recompute", path, self._span_of_backward())
             return path
@@ -245,7 +248,7 @@ class Program:
 
     def _untraced_ends(self, depth: int) -> None:
         self._local.depth = depth
-        if not depth and not self._backward:
+        if not depth and not self._is_in_backward():
             self._forward_is_over()
 
     def _traced_ends(self, span: Span, output: Any) -> None:
@@ -312,6 +315,10 @@ class Program:
                 self.names.give("activations", saved_storages(nodes))
             self.names.give("moment", _addresses(outputs, "backward begins"))
         return backward
+
+    def _is_in_backward(self) -> bool:
+        """Whether the calling thread works for the autograd engine: other threads may call modules meanwhile."""
+        return bool(self._backward) and self._graph_task() != _NO_TASK
 
     def _span_of_backward(self) -> int | None:
         spans = [backward.span for backward in self._backward if backward.span is not None]

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _saved_names: dict[type, tuple[str, ...]] = {}
+_SOFTMAX = ("SoftmaxBackward0", "SafeSoftmaxBackward0")
 
 
 def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
     """(name, device index, address, bytes) of each CUDA storage saved by these nodes and all that they lead to.
 
     The name is the kinds of the nodes that saved it and the type of its elements: "MulBackward0 ReluBackward0 float32".
+    Of a softmax, its shape stands between them: "BmmBackward0 SoftmaxBackward0 8x12x1024x1024 float32".
 
     Blind to: what was packed by a saved-tensors hook (checkpointing, offload), for unpacking would run it; everything,
     on torch before 2.11, whose SavedTensor has no `data`.
@@ -23,6 +25,7 @@ def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
         return
     found: dict[int, tuple[int, int, str]] = {}
     savers: dict[int, set[str]] = {}
+    shapes: dict[int, str] = {}
     seen: set[Any] = set()
     pending = list(nodes)
     while pending:
@@ -34,10 +37,14 @@ def saved_storages(nodes: Iterable[Any]) -> Iterator[tuple[str, int, int, int]]:
         for tensor in _saved_by(node):
             if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_cuda:
                 address = tensor.data_ptr()
+                kind = type(node).__name__
                 found[address] = (tensor.get_device(), tensor.nbytes, _type_name(tensor.dtype))
-                savers.setdefault(address, set()).add(type(node).__name__)
+                savers.setdefault(address, set()).add(kind)
+                if kind in _SOFTMAX:
+                    shapes[address] = "x".join(map(str, tensor.shape))
     for address, (device, size_bytes, dtype) in found.items():
-        yield " ".join([*sorted(savers[address]), dtype]), device, address, size_bytes
+        shape = (shapes[address],) if address in shapes else ()
+        yield " ".join([*sorted(savers[address]), *shape, dtype]), device, address, size_bytes
 
 
 @functools.cache
