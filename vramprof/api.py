@@ -12,7 +12,7 @@ from vramprof.installed import install
 from vramprof.prediction.device import emulate
 from vramprof.prediction.dry_run import Program, dry_run
 from vramprof.profiler import Profiler
-from vramprof.recording import Recording, save_folder
+from vramprof.recording import Recording, load_folder, open_folder, save_folder
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES
 from vramprof.sources.files import load_file
@@ -30,6 +30,8 @@ def profile(
     leaks: str = "warn",
     max_entries: int = MAX_ENTRIES,
     oom_dumps: bool = True,
+    stop_after: int | None = None,
+    predicted: str | Path | None = None,
 ) -> Profiler:
     """Profile GPU memory: `with vramprof.profile() as prof: train()`, then `print(prof.report())`.
 
@@ -43,21 +45,30 @@ def profile(
         leaks: once growth is certain, "warn" says so in one line on stderr, "raise" raises LeakError, "off" is silent.
         max_entries: how many allocator events torch keeps in its ring.
         oom_dumps: when memory runs out, write what is known beside `out` at once, and name it on the exception.
+        stop_after: end the program, as sys.exit() would, after so many steps.
+        predicted: a `.vram` folder with what was predicted, beside `out`: the report says where the run differs.
 
     Raises:
         NoDeviceError: on entering, there is no CUDA device.
         SessionError: there is no such mode or no such range; on entering, another session is running.
     """
-    return Profiler(out=out, mode=mode, steps=steps, leaks=leaks, max_entries=max_entries, oom_dumps=oom_dumps)
+    return Profiler(
+        out=out, mode=mode, steps=steps, leaks=leaks, max_entries=max_entries, oom_dumps=oom_dumps,
+        stop_after=stop_after, predicted=predicted,
+    )  # fmt: skip
 
 
 def load(path: str | Path) -> Report:
     """Open a `.vram` folder or a torch snapshot pickle (nothing in it is executed).
 
+    What `vramprof run --predict` predicted of it is opened too, if it is still beside it.
+
     Raises:
         RecordingError: it is neither.
     """
-    return Report(load_file(path))
+    recording = load_file(path)
+    beside = Path(path).parent / str(recording.metadata.get("predicted", ""))
+    return Report(recording, predicted=load_folder(beside) if open_folder(beside) else None)
 
 
 def predict(

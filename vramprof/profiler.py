@@ -18,7 +18,7 @@ from vramprof.leak_watch import WAYS, LeakWatch
 from vramprof.oom_watch import OomWatch, watching
 from vramprof.process import about_process, recording_name
 from vramprof.recording import Recorder, Recording
-from vramprof.recording.storage import save_folder
+from vramprof.recording.storage import load_folder, save_folder
 from vramprof.report import Report
 from vramprof.sources.allocator_history import MAX_ENTRIES, AllocatorHistory
 from vramprof.sources.device_limits import device_limits
@@ -26,9 +26,10 @@ from vramprof.sources.devices import allocated_bytes, record_devices, require_de
 from vramprof.sources.guessed_reads import guessed_reads
 from vramprof.sources.oom_evidence import take_evidence
 from vramprof.sources.oom_signals import Failure, kept_from_the_program
-from vramprof.sources.program import Program, program_spans
+from vramprof.sources.program import Program, Watcher, program_spans
 from vramprof.sources.progress import progress_feed
 from vramprof.sources.sampler import INTERVAL_S, memory_samples
+from vramprof.sources.step_limit import StepLimit
 from vramprof.sources.windows import Steps, Windows
 
 _P = ParamSpec("_P")
@@ -52,6 +53,8 @@ class Profiler:
             "off" does not look.
         max_entries: how many allocator events torch keeps; older ones are overwritten, and a gap says so.
         oom_dumps: when memory runs out, write what is known beside `out` at once, and name it on the exception.
+        stop_after: end the program, as sys.exit() would, after so many steps.
+        predicted: a `.vram` folder with what was predicted, beside `out`: the report says where the run differs.
 
     Raises:
         SessionError: there is no such mode, no such way with leaks, or `steps` is no range.
@@ -66,6 +69,8 @@ class Profiler:
         leaks: str = "warn",
         max_entries: int = MAX_ENTRIES,
         oom_dumps: bool = True,
+        stop_after: int | None = None,
+        predicted: str | Path | None = None,
     ) -> None:
         if mode not in MODES:
             raise SessionError(f"no mode {mode!r}: choose from {', '.join(MODES)}")
@@ -78,6 +83,8 @@ class Profiler:
         self._out = None if out is None else Path(out)
         self._max_entries = max_entries
         self._oom_dumps = oom_dumps
+        self._stop_after = stop_after
+        self._predicted = None if predicted is None else Path(predicted)
         self._oom_watch: OomWatch | None = None
         self._stack = ExitStack()
         self._recorder: Recorder | None = None
@@ -102,6 +109,8 @@ class Profiler:
             folder=self._out,
         )
         recorder.metadata.update(about_process())
+        if self._predicted is not None:
+            recorder.metadata["predicted"] = self._predicted.name
         with ExitStack() as stack:
             stack.enter_context(_only(self))
             stack.callback(record_devices, recorder, allocated_bytes())
@@ -115,7 +124,9 @@ class Profiler:
             stack.enter_context(guessed_reads(recorder))
             stack.enter_context(device_limits(recorder))
             self._watch = LeakWatch(recorder, windows, way=self._leaks)
-            watcher = self._watch if progress is None else progress.follow(self._watch)
+            watcher: Watcher = self._watch if progress is None else progress.follow(self._watch)
+            if self._stop_after is not None:
+                watcher = StepLimit(watcher, self._stop_after)
             self._program = stack.enter_context(program_spans(recorder, watcher))
             if progress is not None:
                 progress.begin(self._program)
@@ -179,7 +190,7 @@ class Profiler:
         steps = None if self._steps is None else (self._steps.first, self._steps.last)
         return Profiler(
             out=self._out, mode=self._mode, steps=steps, leaks=self._leaks, max_entries=self._max_entries,
-            oom_dumps=self._oom_dumps,
+            oom_dumps=self._oom_dumps, stop_after=self._stop_after, predicted=self._predicted,
         )  # fmt: skip
 
     def step(self) -> None:
@@ -209,7 +220,7 @@ class Profiler:
 
     def report(self) -> Report:
         """The report, once the session has ended."""
-        return Report(self.recording)
+        return Report(self.recording, predicted=None if self._predicted is None else load_folder(self._predicted))
 
 
 def _read_steps(steps: tuple[int, int] | str) -> Steps:

@@ -11,7 +11,8 @@ from typing import Any
 
 from vramprof.errors import VramprofError
 from vramprof.findings import Facts, Finding, find_all, gather_facts
-from vramprof.findings.comparison import DeviceComparison, compare_facts
+from vramprof.findings.comparison import DeviceComparison, Prediction, compare_facts, surprises_of
+from vramprof.findings.rules import costliest_first
 from vramprof.recording import Recording, save_folder
 from vramprof.renderers.forms import FORMS
 
@@ -19,8 +20,9 @@ from vramprof.renderers.forms import FORMS
 class Report:
     """What a recording tells. `print(report)` gives the terminal's summary; `save` picks the form by the suffix."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, *, predicted: Recording | None = None) -> None:
         self.recording = recording
+        self.predicted = predicted
 
     @cached_property
     def facts(self) -> Facts:
@@ -29,14 +31,23 @@ class Report:
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What the rules say, the costliest first."""
-        return find_all(self.facts)
+        """What the rules say, and what surprises against the prediction, the costliest first."""
+        surprises = [] if self.prediction is None else surprises_of(self.prediction.devices)
+        return costliest_first([*find_all(self.facts), *surprises])
+
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """This recording against what was predicted of it, if anything was."""
+        if self.predicted is None:
+            return None
+        expected = gather_facts(self.predicted)
+        return Prediction(expected, compare_facts(expected, self.facts))
 
     def text(self, *, width: int = 80, color: bool = False) -> str:
         """The summary for a terminal."""
         from vramprof.renderers.terminal import render_terminal
 
-        return render_terminal(self.facts, self.findings, width=width, color=color)
+        return render_terminal(self.facts, self.findings, prediction=self.prediction, width=width, color=color)
 
     def html(self) -> str:
         """The page: one file, with everything in it."""
@@ -48,7 +59,7 @@ class Report:
         """The JSON report as plain data."""
         from vramprof.renderers.json import as_dict
 
-        return as_dict(self.facts, self.findings)
+        return as_dict(self.facts, self.findings, self.prediction)
 
     def save(self, path: str | Path) -> Path:
         """Write one of FORMS, as the suffix says: a page, JSON, a picture, a recording, or what other tools read.
@@ -120,8 +131,7 @@ class Reports:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What surprises in the second of two: the 5xx family, the costliest first."""
-        found = [finding for device in self.comparison for finding in device.findings]
-        return tuple(sorted(found, key=lambda finding: -finding.cost_bytes))
+        return costliest_first(surprises_of(self.comparison))
 
     def text(self) -> str:
         """A table for a terminal: by category for two, by recording for many."""
@@ -183,7 +193,7 @@ def _page(report: Report) -> bytes:
 def _json(report: Report) -> bytes:
     from vramprof.renderers.json import render_json
 
-    return render_json(report.facts, report.findings).encode()
+    return render_json(report.facts, report.findings, report.prediction).encode()
 
 
 def _png(report: Report) -> bytes:

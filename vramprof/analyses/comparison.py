@@ -104,7 +104,8 @@ def compare(expected: Side, actual: Side) -> Comparison:
         expected_step = min(step, before.count - 1)
         for phase, row in after.of_step(step).items():
             counterpart = before.of_step(expected_step).get(phase)
-            if counterpart is not None:
+            is_exit = phase == END and before.count <= step == after.count - 1  # the program's end, not the step's
+            if counterpart is not None and not is_exit:
                 pairs.append(_pair(expected, actual, (step, expected_step, phase), (counterpart, row)))
     births = tuple(moments.windows.of_rows(moments.side.allocations.alloc_row) for moments in (before, after))
     return Comparison(expected, actual, tuple(pairs), births, before.count)  # type: ignore[arg-type]

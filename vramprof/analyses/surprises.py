@@ -9,7 +9,7 @@ than the moment's whole residual.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,7 +19,8 @@ from vramprof.analyses.allocations import IntArray
 from vramprof.analyses.attribution import CATEGORIES, NO_MODULE
 from vramprof.analyses.comparison import END, Comparison, Pair, Side
 from vramprof.analyses.contexts import OPTIMIZER, RECOMPUTE
-from vramprof.analyses.leaks import FILLS, Leaks
+from vramprof.analyses.frames import users_first
+from vramprof.analyses.leaks import FILLS, Growth, Leaks
 from vramprof.recording.schema import NO_STACK
 
 
@@ -114,7 +115,7 @@ class _Judge:
         expected, self._actual = comparison.expected, comparison.actual
         self._birth = comparison.births[1]
         self._expected_steps = comparison.expected_steps
-        self._leaking = _stacks_of(self._actual, {address for growth in leaks.leaking for address in growth.held})
+        self._leaking = _stacks_of(self._actual, leaks.leaking)
         self._filling = {address for one in leaks.growths if one.reason == FILLS for address in one.held}
         self._before, self._after = _Nodes(expected), _Nodes(self._actual)
         self._recomputed = [bool((side.attribution.phase == RECOMPUTE).any()) for side in (expected, self._actual)]
@@ -264,11 +265,11 @@ def _largest_input(side: Side) -> int:
     return int(side.allocations.requested_bytes[inputs].max()) if inputs.any() else 0
 
 
-def _stacks_of(side: Side, addresses: set[int]) -> set[int]:
-    """The stacks that made what is never freed at these addresses."""
-    alive = np.flatnonzero(side.allocations.free_row == side.allocations.event_count)
-    columns = (side.allocations.address[alive].tolist(), side.allocations.stack[alive].tolist())
-    return {stack for address, stack in zip(*columns, strict=True) if address in addresses} - {NO_STACK}
+def _stacks_of(side: Side, growths: Iterable[Growth]) -> set[int]:
+    """The stacks that made what grows."""
+    wanted = {growth.frames for growth in growths}
+    stacks: list[int] = np.unique(side.allocations.stack).tolist()
+    return {one for one in stacks if one != NO_STACK and users_first(side.recording.stacks.get(one)) in wanted}
 
 
 def _made(side: Side, birth: IntArray) -> Counter[tuple[int, str, int]]:

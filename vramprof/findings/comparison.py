@@ -6,7 +6,7 @@ grows from step to step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from vramprof.analyses.peak import bytes_by_stack
 from vramprof.analyses.surprises import Reason, Surprise, find_surprises
 from vramprof.findings.facts import DeviceFacts, Facts
 from vramprof.findings.finding import Evidence, Finding, Fix
-from vramprof.findings.rules import find_all
+from vramprof.findings.rules import costliest_first, find_all
 from vramprof.units import MIB, format_bytes
 
 
@@ -118,6 +118,19 @@ class DeviceComparison:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was expected of a recording, and each device of it compared."""
+
+    expected: Facts
+    devices: tuple[DeviceComparison, ...]
+
+
+def surprises_of(devices: Iterable[DeviceComparison]) -> list[Finding]:
+    """The findings of all devices."""
+    return [finding for device in devices for finding in device.findings]
+
+
 def compare_facts(expected: Facts, actual: Facts, *, tolerance: Tolerance = DRY_RUN) -> tuple[DeviceComparison, ...]:
     """Every device that both have."""
     others = {device.index: device for device in actual.devices}
@@ -136,8 +149,7 @@ def compare_facts(expected: Facts, actual: Facts, *, tolerance: Tolerance = DRY_
             *_beside_torch(expected, actual, after, tolerance),
             *_less(comparison, after, tolerance),
         ]
-        order = tuple(sorted(findings, key=lambda finding: -finding.cost_bytes))
-        found.append(DeviceComparison(after.index, after.name, comparison, order))
+        found.append(DeviceComparison(after.index, after.name, comparison, costliest_first(findings)))
     return tuple(found)
 
 
@@ -179,7 +191,7 @@ def _finding(comparison: Comparison, device: DeviceFacts, surprise: Surprise) ->
     title = f"{format_bytes(surprise.bytes)} {words.title}{where}"
     return Finding(
         words.code, title, "warning", surprise.bytes, "inferred", device.index, tuple(evidence),
-        Fix(words.action, words.line),
+        Fix(words.action, words.line), moment=pair.actual_row + 1,
     )  # fmt: skip
 
 
@@ -187,8 +199,7 @@ def moment_name(pair: Pair) -> str:
     """The moment in words."""
     if pair.phase == END:
         return f"end of step {pair.step}"
-    words = "outside modules and backward" if pair.phase == "outside" else f"of {pair.phase}"
-    return f"peak {words}, step {pair.step}"
+    return f"peak {'elsewhere' if pair.phase == 'outside' else f'of {pair.phase}'}, step {pair.step}"
 
 
 def _moment(pair: Pair) -> tuple[Evidence, ...]:
@@ -209,8 +220,8 @@ def _growth(leaks: list[list[Finding]], before: DeviceFacts, after: DeviceFacts)
         if leak.device == after.index and leak.code not in foretold:
             title = f"the difference grows from step to step: {leak.code} {leak.title}"
             yield Finding(
-                GROWTH, title, leak.severity, leak.cost_bytes, leak.basis, after.index, leak.evidence, leak.fix,
-                leak.holder,
+                GROWTH, title, leak.severity, leak.cost_bytes, leak.basis, after.index, leak.evidence[:1], leak.fix,
+                leak.holder, leak.moment,
             )  # fmt: skip
 
 
@@ -231,7 +242,8 @@ def _fragmentation(comparison: Comparison, device: DeviceFacts, tolerance: Toler
         "export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
     )
     title = f"{format_bytes(idle)} more reserved than predicted, beyond what is allocated: fragmentation"
-    yield Finding(FRAGMENTATION, title, "warning", idle, "measured", device.index, evidence, fix)
+    worst = int(comparison.actual.timeline.reserved_bytes.argmax())
+    yield Finding(FRAGMENTATION, title, "warning", idle, "measured", device.index, evidence, fix, moment=worst)
 
 
 def _beside_torch(expected: Facts, actual: Facts, device: DeviceFacts, tolerance: Tolerance) -> Iterator[Finding]:
@@ -267,4 +279,6 @@ def _less(comparison: Comparison, device: DeviceFacts, tolerance: Tolerance) -> 
     evidence = (Evidence("peak, predicted", before, "bytes"), Evidence("peak, measured", after, "bytes"))
     fix = Fix("see that the run did the work of the prediction: all its steps, the same batch and the same length")
     title = f"{format_bytes(before - after)} less than predicted at the peak"
-    yield Finding(LESS, title, "info", before - after, "measured", device.index, evidence, fix)
+    yield Finding(
+        LESS, title, "info", before - after, "measured", device.index, evidence, fix, moment=device.peak.index
+    )

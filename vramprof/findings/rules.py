@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from vramprof.findings.facts import DeviceFacts, Facts
@@ -31,13 +31,17 @@ def rule(code: str) -> Callable[[Rule], Rule]:
 
 def find_all(facts: Facts) -> tuple[Finding, ...]:
     """Every finding of every rule, the costliest first."""
-    found = [
+    return costliest_first(
         replace(finding, moment=_moment(device, code) if finding.moment is None else finding.moment)
         for device in facts.devices
         for code, one in _RULES.items()
         for finding in one(device)
-    ]
-    return tuple(sorted(found, key=lambda finding: -finding.cost_bytes))
+    )
+
+
+def costliest_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """In the order in which they are shown."""
+    return tuple(sorted(findings, key=lambda finding: -finding.cost_bytes))
 
 
 def _moment(device: DeviceFacts, code: str) -> int:

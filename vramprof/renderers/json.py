@@ -11,24 +11,26 @@ import numpy as np
 from vramprof.analyses.allocations import IntArray
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Facts, Finding
+from vramprof.findings.comparison import DeviceComparison, Prediction
 from vramprof.recording import Frame
 from vramprof.recording.schema import SCHEMA_VERSION
 from vramprof.renderers.fragments import fragmentation_dict
 
 _MOST_STACKS = 200
+_MOST_RESIDUALS = 50
 _MOST_POINTS = 200
 
 
-def render_json(facts: Facts, findings: Sequence[Finding]) -> str:
+def render_json(facts: Facts, findings: Sequence[Finding], prediction: Prediction | None = None) -> str:
     """The whole report as indented JSON text."""
-    return json.dumps(as_dict(facts, findings), indent=1) + "\n"
+    return json.dumps(as_dict(facts, findings, prediction), indent=1) + "\n"
 
 
-def as_dict(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
-    """The report as plain data."""
+def as_dict(facts: Facts, findings: Sequence[Finding], prediction: Prediction | None = None) -> dict[str, Any]:
+    """The report as plain data; "prediction" is there only where there was one."""
     recording = facts.recording
     times = {device.index: device.timeline.time_ns for device in facts.devices}
-    return {
+    told = {
         "schema_version": SCHEMA_VERSION,
         "origin": recording.origin,
         "emulated": recording.emulated,
@@ -39,6 +41,30 @@ def as_dict(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
         "findings": [_finding(finding, times) for finding in findings],
         "gaps": recording.gaps.to_dict("records"),
     }
+    if prediction is not None:
+        devices = [comparison_dict(device) for device in prediction.devices]
+        told["prediction"] = {"emulated": prediction.expected.recording.emulated, "devices": devices}
+    return told
+
+
+def comparison_dict(device: DeviceComparison) -> dict[str, Any]:
+    """One device against what was expected of it: peaks, and every moment with what differs there, largest first."""
+    comparison = device.comparison
+    names = ("expected_bytes", "actual_bytes")
+    return {
+        "index": device.index,
+        "expected_step_count": comparison.expected_steps,
+        "peak_allocated": dict(zip(names, comparison.allocated_bytes, strict=True)),
+        "peak_reserved": dict(zip(names, comparison.reserved_bytes, strict=True)),
+        "moments": [
+            {
+                "step": pair.step, "expected_step": pair.expected_step, "phase": pair.phase,
+                "expected_bytes": pair.expected_bytes, "actual_bytes": pair.actual_bytes,
+                "residuals": [vars(one) for one in pair.residuals[:_MOST_RESIDUALS]],
+            }
+            for pair in comparison.pairs
+        ],
+    }  # fmt: skip
 
 
 def _device(device: DeviceFacts) -> dict[str, Any]:

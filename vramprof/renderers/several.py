@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from vramprof.analyses.comparison import Comparison
 from vramprof.findings import DeviceFacts, Facts
-from vramprof.findings.comparison import DeviceComparison, moment_name
+from vramprof.findings.comparison import DeviceComparison
+from vramprof.renderers.comparison import moment_rows, signed
 from vramprof.renderers.terminal import render_findings
 from vramprof.units import format_bytes
 
@@ -30,23 +30,6 @@ def render_difference(facts: Mapping[str, Facts], compared: Sequence[DeviceCompa
     return "\n".join(lines).strip("\n") + "\n"
 
 
-_MOST_OWNERS = 3
-
-
-def moment_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Of each phase the step that differs most, and whose bytes differ there: (words, expected, actual, difference)."""
-    worst = {pair.phase: pair for pair in sorted(comparison.pairs, key=lambda pair: abs(pair.bytes)) if pair.bytes}
-    rows = []
-    for pair in sorted(worst.values(), key=lambda pair: pair.actual_row):
-        figures = [(moment_name(pair), pair.expected_bytes, pair.actual_bytes)]
-        figures += [
-            (f"  {one.category} of {one.module}", one.expected_bytes, one.actual_bytes)
-            for one in pair.residuals[:_MOST_OWNERS]
-        ]
-        rows += [(name, format_bytes(a), format_bytes(b), _signed(a, b)) for name, a, b in figures]
-    return rows
-
-
 def _notices(facts: Mapping[str, Facts]) -> list[str]:
     return [_EMULATED.format(label) for label, one in facts.items() if one.recording.emulated]
 
@@ -57,12 +40,7 @@ def _rows(before: DeviceFacts, after: DeviceFacts) -> list[tuple[str, str, str, 
     pairs.append(("allocated", before.peak.allocated_bytes, after.peak.allocated_bytes))
     reserved = (int(device.timeline.reserved_bytes.max()) for device in (before, after))
     pairs.append(("reserved", *reserved))  # type: ignore[arg-type]
-    return [(name, format_bytes(a), format_bytes(b), _signed(a, b)) for name, a, b in pairs]
-
-
-def _signed(before: int, after: int) -> str:
-    share = f" ({100 * (after - before) / before:+.1f} %)" if before else ""
-    return f"{'+' if after > before else ''}{format_bytes(after - before)}{share}"
+    return [(name, format_bytes(a), format_bytes(b), signed(a, b)) for name, a, b in pairs]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -15,7 +15,9 @@ from vramprof.analyses.attribution import LOSS
 from vramprof.analyses.frames import users_frame
 from vramprof.analyses.timeline import Timeline
 from vramprof.findings import DeviceFacts, Evidence, Facts, Finding
+from vramprof.findings.comparison import CODES, Prediction
 from vramprof.findings.fragmentation import is_much
+from vramprof.renderers.comparison import moment_rows, peak_rows
 from vramprof.renderers.console import place_of, table_of, text_of
 from vramprof.renderers.fragments import free_words, pin_table, segment_map
 from vramprof.renderers.skyline import EMPTY, skyline
@@ -33,9 +35,17 @@ _SKYLINE_ROWS = 7
 _EVIDENCE_ROWS = 3
 
 
-def render_terminal(facts: Facts, findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
+def render_terminal(
+    facts: Facts,
+    findings: Sequence[Finding],
+    *,
+    prediction: Prediction | None = None,
+    width: int = 80,
+    color: bool = False,
+) -> str:
     """The summary as text; with `color`, ANSI escapes."""
-    return text_of(_parts(facts, findings, width=width, color=color), width=width, color=color)
+    parts = _parts(facts, findings, prediction, width=width, color=color)
+    return text_of(parts, width=width, color=color)
 
 
 def render_findings(findings: Sequence[Finding], *, width: int = 80, color: bool = False) -> str:
@@ -43,7 +53,9 @@ def render_findings(findings: Sequence[Finding], *, width: int = 80, color: bool
     return text_of(map(_finding, findings), width=width, color=color) if findings else ""
 
 
-def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool) -> Iterator[RenderableType]:
+def _parts(
+    facts: Facts, findings: Sequence[Finding], prediction: Prediction | None, *, width: int, color: bool
+) -> Iterator[RenderableType]:
     if facts.recording.emulated:
         yield Text("EMULATED: no GPU was used; torch's allocator ran on an emulated device", style="bold yellow")
     elif facts.recording.metadata.get("method"):
@@ -54,6 +66,8 @@ def _parts(facts: Facts, findings: Sequence[Finding], *, width: int, color: bool
         yield _samples(facts.recording.samples)
     for device in facts.devices:
         yield _device(device, skyline_width=width - 2 if color else 0)
+    if prediction is not None:
+        yield from _predicted(prediction, findings)
     for finding in findings:
         yield _finding(finding)
 
@@ -67,6 +81,18 @@ def _samples(samples: pd.DataFrame) -> RenderableType:
         most = (format_bytes(int(rows[name].max())) for name in ("allocated_bytes", "reserved_bytes"))
         table.add_row(Text(f"GPU {device}"), *most, f"{len(rows):,}")
     return table
+
+
+def _predicted(prediction: Prediction, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    """Peaks beside those that were predicted, and the phases that differ most."""
+    title = "against the dry run (EMULATED)" if prediction.expected.recording.emulated else "against the prediction"
+    for device in prediction.devices:
+        table = table_of(f"\n{title}, GPU {device.index}", "predicted", "came", "difference")
+        for row in [*peak_rows(device.comparison), *moment_rows(device.comparison, owners=0)]:
+            table.add_row(*map(Text, row))
+        yield table
+    if not any(finding.code in CODES for finding in findings):
+        yield Text("nothing surprises: every difference is within what such predictions are off by")
 
 
 def _moment(phase: str, module: str) -> str:

@@ -67,12 +67,13 @@ class Steps:
         self._end(time.time_ns())
 
     def _end(self, end_ns: int) -> None:
-        self._ends(self.index, self._begin_ns, end_ns)
+        index, begin_ns = self.index, self._begin_ns
         self.index += 1
         self._begin_ns = end_ns
         self._may_end_ns = 0
         self._first = None
         self._stepped.clear()
+        self._ends(index, begin_ns, end_ns)  # last, for it may end the program
 
     def finish(self) -> None:
         """The session ends, and the last step with it."""
