@@ -32,8 +32,11 @@ class Saved:
 
 
 def find_saved(recording: Recording, allocations: Allocations, attribution: Attribution, row: int) -> Saved:
-    """What the activations of one device are that are alive after an event. A step that was not looked at in detail is told by the stacks and
-    sizes of one that was. Blind to: what saved-tensors hooks packed, compiled code, and torch before 2.11."""
+    """What one device's activations are, right after event `row`.
+
+    A step that was not looked at in detail is told by the stacks and sizes of one that was.
+    Blind to: what saved-tensors hooks packed, compiled code, and torch before 2.11.
+    """
     names = _names(allocations, attribution)
     alive = allocations.alive(row) & (attribution.category == _ACTIVATIONS) & (attribution.module != LOSS)
     scores, fp32, known_bytes, flash_bytes = set[int](), set[int](), 0, 0

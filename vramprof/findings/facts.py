@@ -13,6 +13,7 @@ from vramprof.analyses.idle import Idle, find_idle
 from vramprof.analyses.leak_causes import LeakCause, find_leak_causes
 from vramprof.analyses.leaks import Leaks, find_leaks
 from vramprof.analyses.oom_state import OomState, find_oom
+from vramprof.analyses.ownership import OutsideBytes, Pool, find_outside, find_pools
 from vramprof.analyses.peak import Peak, find_peak
 from vramprof.analyses.precision import Saved, find_saved
 from vramprof.analyses.replay_tape import Flushes, find_flushes
@@ -23,12 +24,17 @@ from vramprof.recording import Recording
 
 @dataclass(frozen=True, eq=False)
 class DeviceFacts:
-    """What is known of one device. `outside_torch_bytes` is NVML's process less reserved, None if NVML was not read."""
+    """What is known of one device. `outside_torch_bytes` is NVML's process less reserved, None if NVML was not read.
+    `counted_peak_bytes` is the highest that torch's own counter saw since the process began or the program reset it:
+    above the peak's where that was not traced."""
 
     index: int
     name: str
     total_bytes: int
     outside_torch_bytes: int | None
+    outside: tuple[OutsideBytes, ...]
+    pools: tuple[Pool, ...]
+    counted_peak_bytes: int | None
     allocations: Allocations
     attribution: Attribution
     timeline: Timeline
@@ -73,6 +79,9 @@ def _device_facts(recording: Recording, index: int) -> DeviceFacts:
         name="" if device.empty else str(device["name"].iloc[-1]),
         total_bytes=total_bytes,
         outside_torch_bytes=outside_bytes,
+        outside=find_outside(recording, index),
+        pools=find_pools(recording, allocations, peak.index - 1),
+        counted_peak_bytes=None if device.empty else int(device["peak_allocated_bytes"].iloc[-1]),
         allocations=allocations,
         attribution=attribution,
         timeline=timeline,

@@ -75,7 +75,10 @@ def _device(device: DeviceFacts) -> dict[str, Any]:
         "total_bytes": device.total_bytes,
         "peak_allocated_bytes": peak.allocated_bytes,
         "peak_reserved_bytes": int(device.timeline.reserved_bytes.max()),
+        "counted_peak_allocated_bytes": device.counted_peak_bytes,
         "outside_torch_bytes": device.outside_torch_bytes,
+        "outside_torch": [vars(row) for row in device.outside],
+        "pools": [vars(pool) for pool in device.pools],
         "error_bytes": device.allocations.error_bytes,
         "unmatched_free_count": device.allocations.unmatched_count,
         "peak": {

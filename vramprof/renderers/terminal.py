@@ -33,6 +33,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 _ROWS = 6
 _SKYLINE_ROWS = 7
 _EVIDENCE_ROWS = 3
+_MORE_RATIO = 1.01
 
 
 def render_terminal(
@@ -118,9 +119,15 @@ def _device(device: DeviceFacts, *, skyline_width: int) -> RenderableType:
         parts.append(Text(_moment(peak.phase, peak.module)))
     if device.outside_torch_bytes is not None:
         parts.append(Text(f"outside torch: {format_bytes(device.outside_torch_bytes)} (CUDA context, libraries)"))
+        parts += [Text(f"  {format_bytes(row.bytes)} {row.owner}") for row in device.outside if len(device.outside) > 1]
+    if (device.counted_peak_bytes or 0) > _MORE_RATIO * peak.allocated_bytes:
+        counted = format_bytes(device.counted_peak_bytes or 0)
+        parts.append(Text(f"torch's own counter saw {counted} allocated at most: before or outside what was traced"))
     if len(device.timeline.allocated_bytes) > 1:
         parts.append(_skyline(device, skyline_width) if skyline_width else Text(_spark(device.timeline, 78)))
     parts += [_categories(device), _modules(device), _lines(device)]
+    if device.pools:
+        parts.append(_pools(device))
     if device.steps:
         parts.append(_steps(device))
     parts += _fragmentation(device)
@@ -170,6 +177,14 @@ def _modules(device: DeviceFacts) -> RenderableType:
     table = table_of("by module", "bytes", "share")
     for path, size in rows[:_ROWS]:
         table.add_row(Text(path), format_bytes(size), _share(size, device.peak.allocated_bytes))
+    return table
+
+
+def _pools(device: DeviceFacts) -> RenderableType:
+    table = table_of("private pool", "reserved", "at the peak")
+    for pool in device.pools[:_ROWS]:
+        name = f"{pool.id} (of a CUDA graph)" if pool.owner == "cuda graph" else f"{pool.id} (made by the program)"
+        table.add_row(Text(name), format_bytes(pool.reserved_bytes), format_bytes(pool.peak_allocated_bytes))
     return table
 
 
