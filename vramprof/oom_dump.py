@@ -50,9 +50,9 @@ class Dumps:
 
         What cannot be written is told on stderr. `at_once`: even if the one before it was a moment ago.
         """
-        if self.newest is not None and time.monotonic() < self._not_before and not at_once:
+        if time.monotonic() < self._not_before and not at_once:
             self.is_new = False
-            return f"vramprof: memory ran out again; of a time before, there is\n  {self.command}"
+            return f"vramprof: memory ran out again; of a time before, there is\n  {self.command or 'what was printed'}"
         self.is_new = True
         begin = time.monotonic()
         recording, path = None, self._next_path()

@@ -103,7 +103,7 @@ class OomWatch:
         if self._is_silent():
             return
         self.dumps.close()
-        if self._caught_count and self.dumps.kept:
+        if self._caught_count and self.dumps.newest is not None:
             times = "" if self._caught_count == 1 else f" {self._caught_count} times"
             print(f"vramprof: memory ran out, and the error was caught{times}: {self.dumps.command}", file=sys.stderr)
 
