@@ -64,6 +64,11 @@ class Case:
         return math.ceil(layers / self.load.pp) / layers if layers else 1.0
 
     @property
+    def micro_batches(self) -> float:
+        """Whose activations this stage holds at the same time; one forward and one backward: the last holds one."""
+        return self.load.in_flight if self.first or self.load.schedule == "gpipe" else 1.0
+
+    @property
     def layers(self) -> float:
         """On this rank, those of a decoder behind an encoder too."""
         return (self.parameters.dense_layers + self.parameters.moe_layers) * self.share

@@ -21,10 +21,12 @@ _BACKWARD = (Moment.LAST_LAYER, Moment.FIRST_LAYER)
 
 
 def norm_bytes(case: Case, width: int, *, stream: int) -> float:
-    """A token's, for one norm: RMSNorm keeps an fp32 copy, what is normalised, and 1/rms; LayerNorm its input."""
+    """A token's, for one norm: RMSNorm keeps an fp32 copy, what is normalised for its weight's gradient if that is
+    trained, and 1/rms; LayerNorm its input."""
     if case.model.layer_norm:
         return stream * width + 8
-    return (4 + (4 if case.model.fp32_norm_output else stream)) * width + 4
+    normalised = 4 if case.model.fp32_norm_output else stream
+    return (4 + (0 if case.load.lora_rank else normalised)) * width + 4
 
 
 def norms(case: Case) -> float:
@@ -83,6 +85,8 @@ def dense_mlp(case: Case) -> float:
     shared = model.norm_outputs_shared and load.mixed != "amp"
     casts = 0 if shared else 2 if load.mixed == "amp" and model.gated and not model.fused_gate_up else 1
     inside = mlp_inside(model, e, autocast=load.mixed == "amp") * model.ffn
+    if load.lora_rank and load.lora_targets == "attention":  # frozen matrices need no inputs for their gradients
+        casts, inside = 0, inside - e * model.ffn
     return case.tokens * (casts * e * model.hidden / _sequence(case) + inside / load.tp)
 
 
@@ -135,15 +139,15 @@ def largest_layer(case: Case) -> float:
 
 def _stacks(case: Case) -> Iterator[tuple[float, str]]:
     """Layers on this rank, times the micro-batches that they hold, by kind."""
-    p, held = case.parameters, case.share * case.load.in_flight
+    p, held = case.parameters, case.share * case.micro_batches
     yield p.dense_layers * held, "dense"
     yield p.moe_layers * held, "moe"
 
 
 def _kept(case: Case, *, dense: float, moe: float) -> float:
-    """Bytes of all layers, less what goes to the host."""
+    """Bytes of all layers; none where they go to the host, tensor by tensor (`torch.autograd.graph.save_on_cpu`)."""
     whole = sum(count * (dense if kind == "dense" else moe) for count, kind in _stacks(case))
-    return min(whole, 2 * max(dense, moe)) if "activations" in case.load.offload else whole
+    return 0 if "activations" in case.load.offload else whole
 
 
 def _training(case: Case) -> bool:

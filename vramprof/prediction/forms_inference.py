@@ -53,7 +53,7 @@ def _cache(case: Case) -> float:
     alive=(Moment.PREFILL,),
     source="one layer at a time, no gradients: transformers 5 on the emulated device",
     formula="t·e·(4·h + 3·f) gated, t·e·(4·h + 2·f) else, 4·f where GELU is written out; experts: t·e·(4·h + "
-    "top_k·(2·h + 4·f_e) + 4·f_shared); unfused attention: + t·a·s·(4 + e)",
+    "top_k·(2·h + 4·f_e) + 4·f_shared); unfused attention: + t·a·s·(4 + 2·e)",
 )
 def _prefill(case: Case) -> float:
     model, e = case.model, case.load.compute_bytes
@@ -61,7 +61,7 @@ def _prefill(case: Case) -> float:
         return 0
     dense = (3 if model.gated else 4 if model.composite_gelu else 2) * model.ffn if case.parameters.dense_layers else 0
     experts = model.top_k * (2 * model.hidden + 4 * model.expert_ffn) + 4 * model.shared_ffn
-    scores = model.heads * case.length * (4 + e) if case.load.attention == "math" or model.softcap else 0
+    scores = model.heads * case.length * (4 + 2 * e) if case.load.attention == "math" or model.softcap else 0
     return case.tokens * (e * (4 * model.hidden + max(dense, experts) / case.load.tp) + scores / case.load.tp)
 
 

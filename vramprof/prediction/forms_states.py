@@ -107,10 +107,11 @@ def _gradient_bytes(case: Case) -> float:
     category="gradients",
     alive=(Moment.LOSS, Moment.LOSS_BACKWARD),
     source="torch.autograd",
-    formula="those of earlier micro-batches: all of them where accumulate > 1, else none",
+    formula="those of earlier micro-batches: all of them where accumulate > 1, else none; GPipe: none before backward",
 )
 def _earlier_gradients(case: Case) -> float:
-    return _gradient_bytes(case) if case.load.accumulate > 1 else 0
+    all_forward_first = case.load.pp > 1 and case.load.schedule == "gpipe"
+    return _gradient_bytes(case) if case.load.accumulate > 1 and not all_forward_first else 0
 
 
 @form(
@@ -200,14 +201,14 @@ def _added_gradient(case: Case) -> float:
     "gradient buckets",
     category="temporaries",
     alive=TRAINING,
-    source="torch DistributedDataParallel; DeepSpeed's config",
-    formula="DDP: N·B, a copy of all (gradient_as_bucket_view=False); ZeRO 1 and 2: 2 buckets of 5e8·2 B",
+    source="torch DistributedDataParallel, ZeroRedundancyOptimizer over it; DeepSpeed's config",
+    formula="DDP, ZeRO 1: N·B, a copy of all (gradient_as_bucket_view=False); ZeRO 2: 2 buckets of 5e8·2 B",
 )
 def _buckets(case: Case) -> float:
     load = case.load
     if load.dp * load.cp == 1 or load.zero == 3:
         return 0
-    return case.trained * case.trained_bytes if load.zero == 0 else min(2 * 5e8, 2 * case.trained) * 2
+    return case.trained * case.trained_bytes if load.zero <= 1 else min(2 * 5e8, 2 * case.trained) * 2
 
 
 @form(

@@ -168,7 +168,7 @@ def plan(model: str | Path | Architecture, *, gpu: str, torch_version: str | Non
     load = Workload(**workload)
     card, version = find_gpu(gpu), _version(torch_version)
     case = _worst_stage(architecture, load, card, version)
-    moments = _moments(case)
+    moments = moments_of(case)
     peak = max(moments, key=lambda moment: _allocated(moments[moment]))
     return Plan(
         model=architecture, workload=load, gpu=card, gpu_name=gpu, torch_version=version,
@@ -200,12 +200,13 @@ def _worst_stage(model: Architecture, load: Workload, gpu: Gpu, version: tuple[i
         return Case(model, load, gpu, version)
     ends = [
         Case(model, load, gpu, version, last=False),
-        Case(model, load.but(schedule="1f1b"), gpu, version, first=False),
+        Case(model, load, gpu, version, first=False),
     ]
     return max(ends, key=_peak)
 
 
-def _moments(case: Case) -> dict[Moment, tuple[Term, ...]]:
+def moments_of(case: Case) -> dict[Moment, tuple[Term, ...]]:
+    """The terms that are alive at each moment, on one rank."""
     terms: dict[Moment, list[Term]] = {moment: [] for moment in (INFERENCE if case.load.inference else TRAINING)}
     for form in all_forms().values():
         here = [moment for moment in form.alive if moment in terms]
@@ -217,7 +218,7 @@ def _moments(case: Case) -> dict[Moment, tuple[Term, ...]]:
 
 def _peak(case: Case) -> int:
     """Of what torch allocates."""
-    return max(map(_allocated, _moments(case).values()))
+    return max(map(_allocated, moments_of(case).values()))
 
 
 def _cards(case: Case) -> Iterator[CardFit]:
