@@ -67,6 +67,12 @@ def form(
 
 def all_forms() -> Mapping[tuple[str, tuple[Moment, ...]], Form]:
     """Every form, in the order in which a plan shows them."""
-    from vramprof.prediction import forms_activations, forms_inference, forms_states  # noqa: F401 - they register
+    from vramprof.prediction import (  # noqa: F401 - they register
+        forms_activations,
+        forms_inference,
+        forms_outside,
+        forms_overheads,
+        forms_states,
+    )
 
     return MappingProxyType(_forms)
