@@ -14,6 +14,8 @@ from vramprof.cli import main
 from vramprof.diagnosis import diagnose
 from vramprof.errors import RecordingError
 from vramprof.findings import OUT_OF_MEMORY_CODES
+from vramprof.recording import Recorder
+from vramprof.recording.scrub import scrub
 
 GIB = 1 << 30
 LOG = (
@@ -179,6 +181,14 @@ def test_a_scrubbed_recording_has_the_bytes_and_no_names(tmp_path: Path) -> None
     for word in ("train.py", "/home/me", "forward", str(tmp_path)):
         assert word not in written
     assert main(["diagnose", str(path), "--scrub", str(tmp_path / "out.vram")]) == 2
+
+
+def test_what_an_exception_said_is_scrubbed_too() -> None:
+    recorder = Recorder(origin="live", emulated=False)
+    recorder.gap("spans", "stopped marking: KeyError: 'our_secret_model'")
+    recorder.gap("samples", "NVML was not read")
+    reasons = scrub(recorder.freeze()).gaps["reason"].tolist()
+    assert reasons == ["stopped marking: KeyError", "NVML was not read"]
 
 
 def test_the_strangers_out_of_memory_error(strangers_snapshots: Path) -> None:

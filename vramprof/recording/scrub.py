@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -39,9 +40,7 @@ def scrub(recording: Recording) -> Recording:
     for table, kind in (("tensors", "tensor"), ("spans", "span")):
         rows: pd.DataFrame = getattr(recording, table)
         tables[table] = rows.assign(name=[names.word(kind, str(name)) for name in rows["name"]])
-    reasons = [
-        "scrubbed" if "/" in reason or "\\" in reason else reason for reason in map(str, recording.gaps["reason"])
-    ]
+    reasons = [_reason(str(reason)) for reason in recording.gaps["reason"]]
     tables["gaps"] = recording.gaps.assign(reason=reasons)
     tables["holders"], tables["compiled"] = recording.holders.iloc[:0], recording.compiled.iloc[:0]
     metadata: dict[str, Any] = {key: value for key, value in recording.metadata.items() if key in _KEPT_METADATA}
@@ -50,6 +49,13 @@ def scrub(recording: Recording) -> Recording:
 
 def _with_stacks(rows: pd.DataFrame, lookup: np.ndarray[Any, np.dtype[np.int64]]) -> pd.DataFrame:
     return rows.assign(stack=lookup[rows["stack"].to_numpy(dtype=np.int64)].astype(np.int32))
+
+
+def _reason(reason: str) -> str:
+    """Our own words stay; paths, and what an exception said, go."""
+    if "/" in reason or "\\" in reason:
+        return "scrubbed"
+    return re.sub(r"(\w+(?:Error|Exception|Warning)): .*", r"\1", reason, flags=re.DOTALL)
 
 
 class _Names:

@@ -19,6 +19,7 @@ from vramprof.sources.log_frames import find_frames, plain_text
 CHUNK_BYTES = 4 << 20
 _BEFORE_BYTES = 64 << 10
 _AFTER_BYTES = 8 << 10
+_LINE_BYTES = 4 << 10
 _MOST_TEXT = 3000
 
 _UNITS = {"bytes": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -86,10 +87,10 @@ class OomText:
 SLACK_BYTES = 16 << 20
 """Two printed figures of GiB, added, are off by up to 10 MiB."""
 
-_NEEDLES = re.compile(
-    rb"Tried to allocate|error: out of memory|Allocation on device|preemptively rejected|you tried to allocate"
-)
-_HINTS = (b"rror: out of mem", b"ried to allocate", b"Allocation on device", b"preemptively rejected")
+_NEEDLES = (
+    b"Tried to allocate", b"error: out of memory", b"Allocation on device", b"preemptively rejected",
+    b"you tried to allocate",
+)  # fmt: skip
 
 _FIELDS = {
     "device": r"\bGPU (\d+)",
@@ -155,11 +156,17 @@ def _each(stream: BinaryIO) -> Iterator[OomText]:
 
 def _hits(held: bytes, begin: int, limit: int) -> list[tuple[int, int]]:
     """Where an error begins and where the next one does, among those that begin before `limit`."""
-    if not any(held.find(hint, begin) >= 0 for hint in _HINTS):
-        return []
-    starts = [match.start() for match in _NEEDLES.finditer(held, begin)]
-    ends = [*starts[1:], len(held)]
+    starts = sorted(start for needle in _NEEDLES for start in _finds(held, needle, begin))
+    ends = [*starts, len(held)][1:]
     return [(a, min(b, a + _AFTER_BYTES)) for a, b in zip(starts, ends, strict=True) if a < limit]
+
+
+def _finds(held: bytes, needle: bytes, begin: int) -> Iterator[int]:
+    """Where the needle stands; far faster than a pattern of all of them."""
+    start = held.find(needle, begin)
+    while start >= 0:
+        yield start
+        start = held.find(needle, start + 1)
 
 
 def _parse(before: bytes, after: bytes) -> OomText | None:
@@ -169,7 +176,11 @@ def _parse(before: bytes, after: bytes) -> OomText | None:
     if kind is None:
         return None
     base = OomText(
-        kind=kind, backend=backend, line=0, text="", rank=_rank(plain_text(before, keep_prefixes=True), ranked)
+        kind=kind,
+        backend=backend,
+        line=0,
+        text="",
+        rank=_rank(plain_text(before[-_LINE_BYTES:], keep_prefixes=True), ranked),
     )
     base = replace(base, frames=find_frames(head))
     if kind == "allocator":
