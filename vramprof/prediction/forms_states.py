@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vramprof.prediction.case import Case
 from vramprof.prediction.forms import ALWAYS, TRAINING, Moment, form
 from vramprof.prediction.forms_activations import gone_with_a_layer
-from vramprof.prediction.parameters import matrices
+from vramprof.prediction.parameters import convolutions, matrices
 
 _ZERO = "Rajbhandari et al., arXiv:1910.02054, section 5"
 
@@ -148,7 +150,19 @@ def _all_but_the_embeddings(case: Case) -> float:
 
 def _late(case: Case) -> float:
     """Elements of a layer's gradients that come on top: they are complete when its activations are gone."""
+    if case.model.family == "resnet":
+        return max(_outweighing(case), default=0.0)
     return max(0, case.first_layer_parameters - gone_with_a_layer(case) / case.trained_bytes)
+
+
+def _outweighing(case: Case) -> Iterator[float]:
+    """Of a ResNet, from its end to each convolution: elements of gradients less those of activations gone by then."""
+    own = list(convolutions(case.model))
+    each = case.load.batch * case.load.compute_bytes / case.trained_bytes
+    found: float = case.parameters.total - sum(one.parameters for one in own)
+    for one in reversed(own):
+        found += one.parameters - each * (1 if one.shortcut else 2) * one.elements
+        yield max(0, found)
 
 
 def _gradients_of(case: Case, elements: float) -> float:
