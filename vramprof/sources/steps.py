@@ -53,7 +53,7 @@ class Steps:
         stepped, this = self._stepped, weakref.ref(optimizer)
         stepped[this] = stepped.get(this, 0) + 1
         if self._expected is None:
-            self._expected = {weakref.ref(other) for other in _training_optimizers()}
+            self._expected = {weakref.ref(other) for other in _other_optimizers(optimizer)}
         waiting = any(other() is not None and other not in stepped for other in self._expected)
         if not waiting or stepped[this] >= _MOST_REPEATS:
             self._expected = set(stepped)
@@ -81,15 +81,19 @@ class Steps:
             self._end(time.time_ns())
 
 
-def _training_optimizers() -> list[Any]:
-    """Every optimizer alive whose parameters have gradients by now; asked for once, after the first step."""
+def _other_optimizers(stepped: Any) -> list[Any]:
+    """Every optimizer alive that trains parameters which this one does not; asked for once, after the first step.
+
+    One that has no others is a wrapper around it, as accelerate's, and steps when it does.
+    """
     import gc
 
     from torch.optim import Optimizer
 
     alive = [item for item in gc.get_objects() if issubclass(type(item), Optimizer)]
-    return [
-        optimizer
-        for optimizer in alive
-        if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"])
-    ]
+    return [optimizer for optimizer in alive if _trained_by(optimizer) - _trained_by(stepped)]
+
+
+def _trained_by(optimizer: Any) -> set[int]:
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return {id(parameter) for parameter in parameters if parameter.requires_grad}
