@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from recordings import training
 
 from programs import need_emulator, run_command
-from vramprof.api import load
+from vramprof.api import Report, load
 
 SCRIPT = """
 import sys, torch
@@ -51,3 +52,17 @@ def test_a_prediction_that_fails_stops_nothing(folder: Path) -> None:
     assert "vramprof: no prediction: no GPU 'nosuchcard'" in result.stderr
     assert (folder / "steps.txt").read_text().split() == ["0", "1"]
     assert load(folder / "r.vram").prediction is None
+
+
+def test_a_recording_is_compared_with_a_plan(tmp_path: Path) -> None:
+    Report(training()).save(tmp_path / "r.vram")
+    arguments = ("compare", "r.vram", "--plan", "gpt2", "--gpu", "a100-80gb", "--batch", "4")
+    result = run_command(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("PREDICTED: gpt2 by closed forms")
+    assert any(
+        line.startswith("weights") and "beyond what plans are off by" in line for line in result.stdout.splitlines()
+    )
+    refused = run_command("compare", "r.vram", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "compare two recordings, or one with a plan" in refused.stderr

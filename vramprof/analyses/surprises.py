@@ -220,7 +220,7 @@ class _Nodes:
         for module, name in set(pairs):
             *kinds, dtype = name.split()
             widths = self._widths[module]
-            for kind in kinds:
+            for kind in (one for one in kinds if not one[0].isdigit()):  # a softmax's shape stands among them
                 widths[kind] = max(widths.get(kind, 0), _WIDTHS.get(dtype, 0))
 
     @property

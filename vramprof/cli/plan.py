@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 from vramprof.errors import PlanError
 
@@ -51,6 +52,12 @@ _SWITCHES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a name, a config.json, 20B, or dimensions")
+    add_workload(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+    parser.add_argument("--list", action="store_true", help="list the models that are known by name")
+
+
+def add_workload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", metavar="GPU", help="a card of `vramprof gpus`, or a TOML file")
     for name, about in _NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=about)
@@ -60,8 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", action="store_true", default=None, help=about)
     parser.add_argument("--no-dropout", dest="dropout", action="store_false", default=None, help="no dropout masks")
     parser.add_argument("--offload", metavar="WHAT", help="to host memory: optimizer, parameters, activations; commas")
-    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
-    parser.add_argument("--list", action="store_true", help="list the models that are known by name")
+
+
+def workload_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = [name.replace("-", "_") for name in (*_NUMBERS, *_WORDS, *_SWITCHES)] + ["dropout"]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.offload:
+        given["offload"] = tuple(arguments.offload.split(","))
+    return given
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -71,11 +84,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise PlanError("say which model and which card: vramprof plan MODEL --gpu GPU (--list, `vramprof gpus`)")
     from vramprof.prediction.plan import plan
 
-    names = [name.replace("-", "_") for name in (*_NUMBERS, *_WORDS, *_SWITCHES)] + ["dropout"]
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.offload:
-        given["offload"] = tuple(arguments.offload.split(","))
-    found = plan(arguments.model, gpu=arguments.gpu, **given)
+    found = plan(arguments.model, gpu=arguments.gpu, **workload_of(arguments))
     if arguments.json:
         print(json.dumps(found.as_dict(), indent=1))
     else:

@@ -18,11 +18,20 @@ def find_this_card() -> str:
         UnknownGpuError: the catalog has none of its name.
     """
     name, total_bytes, count = _read_nvml()
+    nearest = card_named(name, total_bytes)
+    return nearest if count == 1 else f"{nearest}:count={count}"
+
+
+def card_named(name: str, total_bytes: int = 0) -> str:
+    """The catalog's key of what a driver calls a card; of several the one whose memory is nearest.
+
+    Raises:
+        UnknownGpuError: the catalog has none of this name.
+    """
     found = [key for key in gpu_names() if find_gpu(key).name == name]
     if not found:
-        raise UnknownGpuError(f"no {name} in the catalog: say what to predict on, as in --predict-on a100-80gb")
-    nearest = min(found, key=lambda key: abs(find_gpu(key).total - total_bytes))
-    return nearest if count == 1 else f"{nearest}:count={count}"
+        raise UnknownGpuError(f"no {name or 'card without a name'} in the catalog: say which, as in a100-80gb")
+    return min(found, key=lambda key: abs(find_gpu(key).total - total_bytes))
 
 
 def _read_nvml() -> tuple[str, int, int]:

@@ -7,6 +7,7 @@ from statistics import median
 
 from vramprof.findings import DeviceFacts, Facts
 from vramprof.findings.comparison import DeviceComparison
+from vramprof.prediction.plan import Plan
 from vramprof.renderers.comparison import moment_rows, signed
 from vramprof.renderers.terminal import render_findings
 from vramprof.units import format_bytes
@@ -51,6 +52,38 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         return "  ".join([first.ljust(widths[0]), *cells]).rstrip()
 
     return [line(*row) for row in rows]
+
+
+PLAN_RATIOS = {"weights": 0.018, "gradients": 0.0335, "optimizer": 0.0856}
+PLAN_TOTAL_RATIO = 0.0282
+"""95th percentiles of reports/plan_accuracy.md, by term and of the total."""
+
+
+def render_plan_difference(plan: Plan, facts: Facts) -> str:
+    """By category at the peak: what closed forms say of one rank, and what each device of a recording held."""
+    lines = [f"PREDICTED: {plan.model.name} by closed forms, at the {plan.peak_moment.value}"]
+    lines += _notices({"the recording": facts})
+    for device in facts.devices:
+        planned, held = plan.by_category, device.peak.by_category
+        pairs = [(name, planned.get(name, 0), held.get(name, 0)) for name in {**held, **planned}]
+        pairs = sorted((pair for pair in pairs if pair[1] or pair[2]), key=lambda pair: -abs(pair[2] - pair[1]))
+        pairs.append(("allocated", plan.allocated_bytes, device.peak.allocated_bytes))
+        rows = [
+            (name, format_bytes(a), format_bytes(b), signed(a, b), _beyond(name, a, b, plan.allocated_bytes))
+            for name, a, b in pairs
+        ]
+        lines += ["", f"GPU {device.index} {device.name}".rstrip()]
+        lines += _aligned([("at the peak", "plan", "recording", "difference", ""), *rows])
+    lines.append(
+        "what the loss computes is temporaries to a plan, and to a recording activations where autograd saved it"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _beyond(name: str, planned: int, held: int, total: int) -> str:
+    """More than its own term is off by as a rule, and more than the total is."""
+    allowed = max(PLAN_RATIOS.get(name, 0) * planned, PLAN_TOTAL_RATIO * total)
+    return "beyond what plans are off by" if abs(held - planned) > allowed else ""
 
 
 def render_ranks(facts: Mapping[str, Facts]) -> str:
