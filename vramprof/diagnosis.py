@@ -65,6 +65,8 @@ def diagnose(
     if changes is None:
         return _diagnose(source, what_if=what_if)[0]
     answer, recording = _diagnose(source, what_if=True)
+    if not answer.cases:
+        return answer
     try:
         program = find_program(recording, command=command, gpu=gpu)
     except RecordingError as error:
