@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,12 +39,13 @@ class Program:
 
 @dataclass(frozen=True)
 class _Change:
-    """A program to try under the name of what it proves; `refine` names the lever that tells the next number."""
+    """A program to try under the name of what it proves; `refine` names the lever that tells the next `number`."""
 
     name: str
     line: str
     program: Program
     refine: str = ""
+    number: tuple[str, int] = ("", 0)
 
 
 def find_program(recording: Recording | None, *, command: Sequence[str] = (), gpu: str = "") -> Program:
@@ -107,7 +107,7 @@ def _proposed(case: OomCase, program: Program) -> Iterator[_Change]:
         elif lever.argument is not None and lever.name in _NUMBERED:
             name, value = lever.argument
             changed = replace(program, command=with_argument(program.command, name, str(value)))
-            yield _Change(lever.name, f"{name} {value}", changed, refine=lever.name)
+            yield _Change(lever.name, f"{name} {value}", changed, refine=lever.name, number=lever.argument)
 
 
 def _wanted(text: str, program: Program) -> _Change:
@@ -149,16 +149,14 @@ def _plain(name: str) -> str:
 def _refined(change: _Change, timeout_s: float) -> Rerun:
     """The run of a change; a number that is still too large is lowered to what the run itself says may fit."""
     rerun, recording = _run(change, timeout_s)
-    most = sys.maxsize
+    most = change.number[1] * 7 // 8
     for _ in range(_MOST_REFINEMENTS if change.refine else 0):
         if rerun.fits or recording is None:
             break
         facts = gather_facts(recording)
         levers = [lever for device in facts.devices for lever in device_case(facts, device, ()).levers]
         lower = [lever.argument for lever in levers if lever.name == change.refine and lever.argument is not None]
-        if not lower:
-            break
-        name, value = lower[0]
+        name, value = lower[0] if lower else (change.number[0], most)
         value = min(value, most)
         if value < 1:
             break

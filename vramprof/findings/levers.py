@@ -90,9 +90,14 @@ def find_levers(case: Case) -> tuple[Lever, ...]:
     total = held.scaling_bytes + held.constant_bytes + held.unknown_bytes
     if held.unknown_bytes > total // 2:
         return ()
-    found = [_judged(lever, case) for lever in _levers(case) if lever.saving_bytes > total // _LEAST_PART]
+    found = [_judged(lever, case) for lever in _levers(case) if _is_worth_it(lever, total)]
     order = (SAME, SMALLER, ROUNDED)
     return tuple(sorted(found, key=lambda one: (_unfit(one), order.index(one.numerics))))
+
+
+def _is_worth_it(lever: Lever, total_bytes: int) -> bool:
+    """A smaller batch always is: it is no smaller than has to be."""
+    return lever.saving_bytes > 0 and (lever.numerics == SMALLER or lever.saving_bytes > total_bytes // _LEAST_PART)
 
 
 def _unfit(lever: Lever) -> int:
